@@ -10,12 +10,14 @@ mod error;
 mod id;
 mod key;
 pub mod rpc;
+mod validate;
 
 pub use csum::{Csum, crc32c};
 pub use epoch::Epoch;
 pub use error::{Damage, Error, Noun, Place, Result};
 pub use id::{ContainerId, ObjectClass, ObjectId, ObjectType, PoolId, StoreId, TargetId};
 pub use key::{Akey, Dkey, KEY_BYTES_MAX};
+pub use validate::{LABEL_BYTES_MAX, check_label};
 
 /// Unit of data allocation, checksumming and array alignment, in bytes.
 pub const BLOCK_BYTES: usize = 4096;
