@@ -10,6 +10,7 @@ mod error;
 mod id;
 mod key;
 pub mod rpc;
+mod size;
 mod validate;
 
 pub use csum::{Csum, crc32c};
@@ -17,6 +18,7 @@ pub use epoch::Epoch;
 pub use error::{Damage, Error, Noun, Place, Result};
 pub use id::{ContainerId, ObjectClass, ObjectId, ObjectType, PoolId, StoreId, TargetId};
 pub use key::{Akey, Dkey, KEY_BYTES_MAX};
+pub use size::ByteSize;
 pub use validate::{LABEL_BYTES_MAX, check_label};
 
 /// Unit of data allocation, checksumming and array alignment, in bytes.
