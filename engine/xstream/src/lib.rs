@@ -1,1 +1,23 @@
-//! To be written.
+//! One thread with its own executor: tasks, poll loop, clock, random numbers, mailboxes; and a simulated twin.
+//!
+//! A target is one xstream. What runs on it is `!Send` and takes no locks; other threads reach it only through a
+//! [`Mailbox`] or a [`oneshot`]. Code gets time, randomness and tasks from the [`Handle`] that it is given, so that
+//! the same code runs under [`sim`] from a seed.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod executor;
+mod handle;
+mod mailbox;
+pub mod oneshot;
+mod random;
+pub mod sim;
+pub mod sync;
+mod thread;
+mod timer;
+mod wake;
+
+pub use handle::{Handle, Sleep, Task, YieldNow};
+pub use mailbox::{Inbox, Mailbox, Refused, mailbox};
+pub use random::Random;
+pub use thread::{JoinHandle, Poll, Xstream, XstreamConfig};
