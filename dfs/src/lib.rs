@@ -1,1 +1,21 @@
-//! To be written.
+//! POSIX meaning over the engine's objects: files, directories, links, names, times, space.
+//!
+//! One [`Dfs`] is one mounted container. Every call is an `async fn` whose future is `Send`; its errors carry an
+//! errno ([`Error::errno`]), chosen in `error.rs` and nowhere else. What each call does is in `SEMANTICS.md`, what is
+//! stored in `FORMAT.md`.
+//!
+//! # Not here
+//! Permission checks (the kernel's, by `default_permissions`), locks (the kernel's), path walks, FUSE.
+#![forbid(unsafe_code)]
+
+mod error;
+mod interim;
+mod types;
+
+pub use error::{Error, Result};
+pub use interim::{Dfs, MountOptions};
+pub use types::{
+    Attr, Caller, DirEntry, Entry, FILE_BYTES_MAX, Handle, Ino, Kind, LINKS_MAX, NAME_BYTES_MAX,
+    RenameFlags, Seek, SetAttr, SetTime, Space, TARGET_BYTES_MAX, Time, XATTR_NAME_BYTES_MAX,
+    XATTR_VALUE_BYTES_MAX, XattrSet,
+};
