@@ -1,1 +1,8 @@
-//! To be written.
+//! Oracles with an opinion of their own: a target made of sorted maps, and what runs the real ones against it.
+#![forbid(unsafe_code)]
+
+mod serve;
+mod target;
+
+pub use serve::spawn_model;
+pub use target::ModelTarget;
