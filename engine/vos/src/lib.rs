@@ -3,3 +3,8 @@
 
 pub mod kv;
 pub mod pages;
+mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use store::{BUCKET_BLOCKS, BlockAddr, BlockRun, Lsn};

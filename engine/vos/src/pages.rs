@@ -24,11 +24,27 @@ pub enum BucketKind {
     Node = 3,
 }
 
+impl BucketKind {
+    #[must_use]
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Root),
+            2 => Some(Self::Segments),
+            3 => Some(Self::Node),
+            _ => None,
+        }
+    }
+}
+
 /// Why a closure over buckets ended before its end. Its changes are undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Abort {
     /// The bucket is not resident: it is loaded, then the closure runs again from its start.
     Fault(BucketId),
+    /// The arena has no room for one more bucket: some are written back, then the closure runs again.
+    NoFrame,
+    /// No free bucket is at hand: the store makes room, then the closure runs again, or the request ends with `NoSpace`.
+    NoBucket,
     /// The request ends with this error.
     Error(Error),
 }
