@@ -24,6 +24,9 @@ pub enum Error {
     /// Larger than one request, value or transaction may be.
     #[error("{what} is larger than {max}")]
     TooLarge { what: &'static str, max: u64 },
+    /// The keys of one transaction lie on several targets.
+    #[error("a transaction over several targets is not supported yet")]
+    SeveralTargets,
     /// The store or handle is read-only.
     #[error("read-only")]
     ReadOnly,

@@ -128,6 +128,12 @@ pub struct KeyRef {
     pub akey: Akey,
 }
 
+impl KeyRef {
+    pub fn new(object: ObjectId, dkey: impl Into<Dkey>, akey: impl Into<Akey>) -> Self {
+        Self { object, dkey: dkey.into(), akey: akey.into() }
+    }
+}
+
 /// What must hold before a transaction for it to change anything.
 #[derive(Clone, Debug)]
 pub enum Condition {
@@ -298,7 +304,7 @@ pub enum ListWhat {
 }
 
 /// Where a listing goes on.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Cursor {
     #[default]
     Start,
