@@ -121,6 +121,7 @@ fn engine_errno(error: &engine::Error) -> i32 {
         engine::Error::Exists(_) => libc::EEXIST,
         engine::Error::Invalid(_) => libc::EINVAL,
         engine::Error::TooLarge { .. } => libc::EFBIG,
+        engine::Error::SeveralTargets => libc::EOPNOTSUPP,
         engine::Error::ReadOnly => libc::EROFS,
         engine::Error::NoSpace => libc::ENOSPC,
         engine::Error::Latched { .. } | engine::Error::Device { .. } => libc::EIO,
