@@ -1,1 +1,2 @@
+//! The `dfuse` command.
 fn main() {}

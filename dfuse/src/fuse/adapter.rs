@@ -1,0 +1,692 @@
+//! Parse, one call, reply.
+//!
+//! # Invariants
+//! 1. Node 1 is the root directory and the root directory is node 1, in every direction; other nodes are inode numbers.
+//! 2. The kernel's count of an inode grows only by answers that were sent: entries of READDIRPLUS are remembered when they
+//!    are in the reply, before it is sent.
+//!
+//! # Not implemented, on purpose
+//! getlk, setlk, flock: the kernel then keeps locks itself, interruptible and with EDEADLK. access: permissions are checked by the
+//! kernel. opendir and releasedir while directories may be cached: cookies need no handle, and ENOSYS tells the kernel not to ask.
+//! ioctl, poll, bmap: answered by fuser with ENOSYS, by the kernel with ENOTTY and the like.
+
+use std::ffi::OsStr;
+use std::future::Future;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use dfs::{
+    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, RenameFlags, Result, Seek, SetAttr, XattrSet,
+};
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::convert::{ROOT_NODE, file_attr, file_type, no_attr, set_time};
+use super::session::{Caching, REQUEST_BYTES_MAX};
+use crate::exec::Executor;
+use crate::ops::{CopyRange, Filesystem, Write};
+
+/// Generation of every inode: numbers are never used again.
+const GENERATION: Generation = Generation(0);
+/// Background requests (read-ahead, asynchronous direct I/O, releases) that the kernel keeps in flight.
+const BACKGROUND_MAX: u16 = 64;
+/// Entries asked for at once: about what fits a page with attributes, and more when the kernel has room for more.
+const ENTRIES_FIRST: usize = 28;
+const ENTRIES_MORE: usize = 128;
+
+pub struct Adapter<F> {
+    view: View<F>,
+    executor: Executor,
+}
+
+/// What a request carries along while it waits.
+struct View<F> {
+    fs: Arc<F>,
+    root: Ino,
+    caching: Caching,
+}
+
+impl<F> Clone for View<F> {
+    fn clone(&self) -> Self {
+        Self { fs: self.fs.clone(), root: self.root, caching: self.caching }
+    }
+}
+
+impl<F: Filesystem> View<F> {
+    fn ino(&self, node: INodeNo) -> Ino {
+        if node.0 == ROOT_NODE { self.root } else { Ino(node.0) }
+    }
+
+    fn node(&self, ino: Ino) -> INodeNo {
+        INodeNo(if ino == self.root { ROOT_NODE } else { ino.0 })
+    }
+
+    fn attr(&self, attr: &Attr) -> FileAttr {
+        file_attr(attr, self.node(attr.ino))
+    }
+
+    fn ttl(&self) -> Duration {
+        self.caching.ttl
+    }
+
+    fn open_flags(&self) -> FopenFlags {
+        if self.caching.data { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::FOPEN_DIRECT_IO }
+    }
+}
+
+impl<F: Filesystem> Adapter<F> {
+    pub fn new(fs: Arc<F>, executor: Executor, caching: Caching) -> Self {
+        let root = fs.root();
+        Self { view: View { fs, root, caching }, executor }
+    }
+
+    fn ino(&self, node: INodeNo) -> Ino {
+        self.view.ino(node)
+    }
+
+    fn fs(&self) -> Arc<F> {
+        self.view.fs.clone()
+    }
+
+    fn empty(&self, reply: ReplyEmpty, call: impl Future<Output = Result<()>> + Send + 'static) {
+        self.executor.spawn(async move {
+            match call.await {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn entry(&self, reply: ReplyEntry, call: impl Future<Output = Result<Entry>> + Send + 'static) {
+        let view = self.view.clone();
+        self.executor.spawn(async move {
+            match call.await {
+                Ok(e) => reply.entry(&view.ttl(), &view.attr(&e.attr), GENERATION),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn attr(&self, reply: ReplyAttr, call: impl Future<Output = Result<Attr>> + Send + 'static) {
+        let view = self.view.clone();
+        self.executor.spawn(async move {
+            match call.await {
+                Ok(attr) => reply.attr(&view.ttl(), &view.attr(&attr)),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn data(&self, reply: ReplyData, call: impl Future<Output = Result<Bytes>> + Send + 'static) {
+        self.executor.spawn(async move {
+            match call.await {
+                Ok(data) => reply.data(&data),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn written(
+        &self,
+        reply: ReplyWrite,
+        call: impl Future<Output = Result<usize>> + Send + 'static,
+    ) {
+        self.executor.spawn(async move {
+            match call.await {
+                Ok(len) => reply.written(u32::try_from(len).unwrap_or(u32::MAX)),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    /// A value, its size, or ERANGE if the caller's buffer is too small (xattr(7)).
+    fn xattr(
+        &self,
+        size: u32,
+        reply: ReplyXattr,
+        call: impl Future<Output = Result<Bytes>> + Send + 'static,
+    ) {
+        self.executor.spawn(async move {
+            match call.await {
+                Ok(value) if size == 0 => reply.size(value.len() as u32),
+                Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+                Ok(value) => reply.data(&value),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+}
+
+/// What the kernel is asked for. Not asked for: WRITEBACK_CACHE, with which the kernel would acknowledge writes that
+/// were never seen here, and AUTO_INVAL_DATA, which drops cached pages at each change of mtime: all changes pass here.
+fn wanted(caching: &Caching) -> InitFlags {
+    let mut flags = InitFlags::FUSE_ASYNC_READ
+        | InitFlags::FUSE_ASYNC_DIO
+        | InitFlags::FUSE_ATOMIC_O_TRUNC
+        | InitFlags::FUSE_BIG_WRITES
+        | InitFlags::FUSE_DO_READDIRPLUS
+        | InitFlags::FUSE_EXPLICIT_INVAL_DATA
+        | InitFlags::FUSE_EXPORT_SUPPORT
+        | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+        | InitFlags::FUSE_MAX_PAGES
+        | InitFlags::FUSE_NO_OPENDIR_SUPPORT
+        | InitFlags::FUSE_PARALLEL_DIROPS
+        | InitFlags::FUSE_READDIRPLUS_AUTO;
+    if caching.data {
+        flags |= InitFlags::FUSE_CACHE_SYMLINKS;
+    } else {
+        flags |= InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
+    }
+    flags
+}
+
+fn errno(error: &Error) -> Errno {
+    let number = error.errno();
+    if matches!(number, libc::EIO | libc::EUCLEAN | libc::EPROTO | libc::ENOTCONN) {
+        tracing::error!("a request failed: {error}");
+    }
+    Errno::from_i32(number)
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid() }
+}
+
+/// Whether set-id bits go when this caller truncates. fuser does not pass FATTR_KILL_SUIDGID and FUSE_OPEN_KILL_SUIDGID on, by which the
+/// kernel says that the caller lacks CAP_FSETID; root has it, as a rule, and others have not.
+fn kill_priv(request: &Request) -> bool {
+    request.uid() != 0
+}
+
+fn owned(name: &OsStr) -> Vec<u8> {
+    name.as_bytes().to_vec()
+}
+
+impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = wanted(&self.view.caching) & config.capabilities();
+        config.add_capabilities(wanted).map_err(|_| io::Error::other("capabilities changed"))?;
+        // The nearest that the kernel allows is fine for each of these.
+        let _ = config.set_max_write(REQUEST_BYTES_MAX);
+        if let Err(nearest) = config.set_max_readahead(REQUEST_BYTES_MAX) {
+            let _ = config.set_max_readahead(nearest);
+        }
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        tracing::debug!(?wanted, "connected to the kernel");
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (view, parent, name) = (self.view.clone(), self.ino(parent), owned(name));
+        self.executor.spawn(async move {
+            match view.fs.lookup(parent, &name).await {
+                Ok(e) => reply.entry(&view.ttl(), &view.attr(&e.attr), GENERATION),
+                // Cached as absent.
+                Err(Error::NoEntry) if !view.ttl().is_zero() => {
+                    reply.entry(&view.ttl(), &no_attr(), GENERATION);
+                }
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
+        self.view.fs.forget(self.ino(ino), lookups);
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let (fs, ino) = (self.fs(), self.ino(ino));
+        self.attr(reply, async move { fs.getattr(ino).await });
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = SetAttr {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+            kill_priv: size.is_some() && kill_priv(request),
+        };
+        let (fs, ino) = (self.fs(), self.ino(ino));
+        self.attr(reply, async move { fs.setattr(ino, changes).await });
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        let (fs, ino) = (self.fs(), self.ino(ino));
+        self.data(reply, async move { fs.readlink(ino).await });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
+        let caller = caller(request);
+        self.entry(reply, async move { fs.mknod(parent, &name, mode, rdev, caller).await });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
+        let caller = caller(request);
+        self.entry(reply, async move { fs.mkdir(parent, &name, mode, caller).await });
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
+        let (target, caller) = (owned(target.as_os_str()), caller(request));
+        self.entry(reply, async move { fs.symlink(parent, &name, &target, caller).await });
+    }
+
+    fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (fs, ino, parent, name) = (self.fs(), self.ino(ino), self.ino(parent), owned(name));
+        self.entry(reply, async move { fs.link(ino, parent, &name).await });
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
+        self.empty(reply, async move { fs.unlink(parent, &name).await });
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
+        self.empty(reply, async move { fs.rmdir(parent, &name).await });
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        to_parent: INodeNo,
+        to_name: &OsStr,
+        flags: fuser::RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let Some(flags) = RenameFlags::from_bits(flags.bits()) else {
+            return reply.error(Errno::EINVAL);
+        };
+        let (fs, parent, to_parent) = (self.fs(), self.ino(parent), self.ino(to_parent));
+        let (name, to_name) = (owned(name), owned(to_name));
+        self.empty(
+            reply,
+            async move { fs.rename(parent, &name, to_parent, &to_name, flags).await },
+        );
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (view, ino, kill_priv) = (self.view.clone(), self.ino(ino), kill_priv(request));
+        self.executor.spawn(async move {
+            match view.fs.open(ino, flags.0, kill_priv).await {
+                Ok(handle) => reply.opened(FileHandle(handle.0), view.open_flags()),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (view, parent, name) = (self.view.clone(), self.ino(parent), owned(name));
+        let caller = caller(request);
+        self.executor.spawn(async move {
+            match view.fs.create(parent, &name, mode, flags, caller).await {
+                Ok((entry, handle)) => reply.created(
+                    &view.ttl(),
+                    &view.attr(&entry.attr),
+                    GENERATION,
+                    FileHandle(handle.0),
+                    view.open_flags(),
+                ),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let (fs, ino, handle) = (self.fs(), self.ino(ino), Handle(handle.0));
+        self.data(reply, async move { fs.read(ino, handle, offset, size as usize).await });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        // The kernel's pages have their place already; only the write of a program goes to the end.
+        let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let write = Write {
+            ino: self.ino(ino),
+            handle: Handle(handle.0),
+            offset,
+            data: Bytes::copy_from_slice(data),
+            append: flags.0 & libc::O_APPEND != 0 && !from_cache,
+            kill_priv: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        };
+        let fs = self.fs();
+        self.written(reply, async move { fs.write(write).await });
+    }
+
+    fn flush(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, ino, handle) = (self.fs(), self.ino(ino), Handle(handle.0));
+        self.empty(reply, async move { fs.flush(ino, handle).await });
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, ino, handle) = (self.fs(), self.ino(ino), Handle(handle.0));
+        self.empty(reply, async move { fs.release(ino, handle).await });
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        let (fs, ino) = (self.fs(), self.ino(ino));
+        self.empty(reply, async move { fs.fsync(ino, datasync).await });
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.view.caching.data {
+            // From then on the kernel opens directories itself and caches what they list, until it changes them.
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), FopenFlags::empty());
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let (view, ino) = (self.view.clone(), self.ino(ino));
+        self.executor.spawn(async move {
+            let listed = list(&view, ino, offset, false, |entry| {
+                let name = OsStr::from_bytes(&entry.name);
+                !reply.add(view.node(entry.ino), entry.cookie, file_type(entry.kind), name)
+            });
+            match listed.await {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let (view, ino) = (self.view.clone(), self.ino(ino));
+        self.executor.spawn(async move {
+            let listed = list(&view, ino, offset, true, |entry| {
+                let name = OsStr::from_bytes(&entry.name);
+                let node = view.node(entry.ino);
+                let attr = match &entry.attr {
+                    Some(attr) => view.attr(attr),
+                    // `.` and `..`: the kernel takes their number and kind, and does not count them.
+                    None => FileAttr { ino: node, kind: file_type(entry.kind), ..no_attr() },
+                };
+                let full = reply.add(node, entry.cookie, name, &view.ttl(), &attr, GENERATION);
+                if !full && entry.attr.is_some() {
+                    view.fs.remember(entry.ino);
+                }
+                !full
+            });
+            match listed.await {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn fsyncdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, ino) = (self.fs(), self.ino(ino));
+        self.empty(reply, async move { fs.fsync(ino, datasync).await });
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let fs = self.fs();
+        self.executor.spawn(async move {
+            match fs.statfs().await {
+                Ok(s) => {
+                    let unit = u64::from(s.block_bytes.max(1));
+                    reply.statfs(
+                        s.capacity / unit,
+                        s.free / unit,
+                        s.available / unit,
+                        s.inodes + s.inodes_free,
+                        s.inodes_free,
+                        s.block_bytes,
+                        s.name_bytes_max,
+                        s.block_bytes,
+                    );
+                }
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(set) = XattrSet::from_bits(flags) else { return reply.error(Errno::EINVAL) };
+        let (fs, ino, name, value) = (self.fs(), self.ino(ino), owned(name), value.to_vec());
+        self.empty(reply, async move { fs.setxattr(ino, &name, &value, set).await });
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let (fs, ino, name) = (self.fs(), self.ino(ino), owned(name));
+        self.xattr(size, reply, async move { fs.getxattr(ino, &name).await });
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let (fs, ino) = (self.fs(), self.ino(ino));
+        self.xattr(size, reply, async move { fs.listxattr(ino).await });
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, ino, name) = (self.fs(), self.ino(ino), owned(name));
+        self.empty(reply, async move { fs.removexattr(ino, &name).await });
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, ino) = (self.fs(), self.ino(ino));
+        self.empty(reply, async move { fs.fallocate(ino, mode, offset, len).await });
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let seek = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        let (fs, ino) = (self.fs(), self.ino(ino));
+        self.executor.spawn(async move {
+            match fs.lseek(ino, offset, seek).await {
+                Ok(found) => reply.offset(found as i64),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        from: INodeNo,
+        _: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        _: FileHandle,
+        to_offset: u64,
+        len: u64,
+        flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        if !flags.is_empty() {
+            return reply.error(Errno::EINVAL);
+        }
+        let (from, to) = (self.ino(from), self.ino(to));
+        // The reply counts in 32 bits.
+        let len = len.min(1 << 30);
+        let fs = self.fs();
+        self.written(reply, async move {
+            fs.copy_file_range(CopyRange { from, from_offset, to, to_offset, len }).await
+        });
+    }
+}
+
+/// Gives entries to `add` until it has no room or there are no more.
+async fn list<F: Filesystem>(
+    view: &View<F>,
+    ino: Ino,
+    mut after: u64,
+    with_attributes: bool,
+    mut add: impl FnMut(&DirEntry) -> bool,
+) -> Result<()> {
+    let mut entries_max = ENTRIES_FIRST;
+    let mut any = false;
+    loop {
+        let entries = match view.fs.readdir(ino, after, entries_max, with_attributes).await {
+            Ok(entries) => entries,
+            // What is there already is an answer; the next call meets the error again.
+            Err(_) if any => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let Some(last) = entries.last() else { return Ok(()) };
+        after = last.cookie;
+        for entry in &entries {
+            if !add(entry) {
+                return Ok(());
+            }
+            any = true;
+        }
+        entries_max = ENTRIES_MORE;
+    }
+}

@@ -1,0 +1,12 @@
+//! The mount daemon: the FUSE door of a node's client.
+//!
+//! # Not here
+//! Any rule of a filesystem: `dfs`. Any storage: `daos-server` and below.
+
+pub mod exec;
+pub mod fuse;
+pub mod mountpoint;
+pub mod null;
+pub mod ops;
+pub mod options;
+mod serve;

@@ -1,0 +1,85 @@
+//! What a transport asks of a filesystem: the requests of FUSE, in dfs's types and no transport's.
+//!
+//! A transport (`fuse/` today) parses a request, makes one call here and turns the answer into its reply. Filesystems
+//! are [`dfs::Dfs`] (`serve.rs`) and [`crate::null::Null`]. No decision is made on the way.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use dfs::{
+    Attr, Caller, DirEntry, Entry, Handle, Ino, RenameFlags, Result, Seek, SetAttr, Space, XattrSet,
+};
+
+/// A write as the kernel sends it.
+#[derive(Debug)]
+pub struct Write {
+    pub ino: Ino,
+    pub handle: Handle,
+    pub offset: u64,
+    pub data: Bytes,
+    /// The file was opened with O_APPEND.
+    pub append: bool,
+    /// Set-id bits are to be cleared.
+    pub kill_priv: bool,
+}
+
+/// A range of one file, and where it goes in another.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyRange {
+    pub from: Ino,
+    pub from_offset: u64,
+    pub to: Ino,
+    pub to_offset: u64,
+    pub len: u64,
+}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        /// The calls. Each answers once, on whatever thread completes it.
+        pub trait Filesystem: Send + Sync + 'static {
+            /// The root directory's number, which transports know as node 1.
+            fn root(&self) -> Ino;
+            /// The kernel knows `ino` by one name more: of `readdir` with attributes, for each entry that went into the
+            /// reply. The answers of the other calls count by themselves.
+            fn remember(&self, ino: Ino);
+            /// The kernel has forgotten `lookups` of the answers that named `ino`.
+            fn forget(&self, ino: Ino, lookups: u64);
+            $($(#[$doc])*
+            fn $name(&self, $($arg: $type),*) -> impl Future<Output = Result<$answer>> + Send;)*
+        }
+    };
+}
+
+operations! {
+    lookup(parent: Ino, name: &[u8]) -> Entry;
+    getattr(ino: Ino) -> Attr;
+    setattr(ino: Ino, changes: SetAttr) -> Attr;
+    readlink(ino: Ino) -> Bytes;
+    mknod(parent: Ino, name: &[u8], mode: u32, rdev: u32, caller: Caller) -> Entry;
+    mkdir(parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Entry;
+    symlink(parent: Ino, name: &[u8], target: &[u8], caller: Caller) -> Entry;
+    link(ino: Ino, parent: Ino, name: &[u8]) -> Entry;
+    unlink(parent: Ino, name: &[u8]) -> ();
+    rmdir(parent: Ino, name: &[u8]) -> ();
+    rename(parent: Ino, name: &[u8], to_parent: Ino, to_name: &[u8], flags: RenameFlags) -> ();
+    /// `kill_priv`: a truncation by these flags clears set-id bits.
+    open(ino: Ino, flags: i32, kill_priv: bool) -> Handle;
+    create(parent: Ino, name: &[u8], mode: u32, flags: i32, caller: Caller) -> (Entry, Handle);
+    /// Shorter than `len` only at the end of the file.
+    read(ino: Ino, handle: Handle, offset: u64, len: usize) -> Bytes;
+    write(write: Write) -> usize;
+    flush(ino: Ino, handle: Handle) -> ();
+    release(ino: Ino, handle: Handle) -> ();
+    fsync(ino: Ino, data_only: bool) -> ();
+    /// At most `entries_max` entries after the one with cookie `after` (0: from the start); none at the end.
+    readdir(ino: Ino, after: u64, entries_max: usize, with_attributes: bool) -> Vec<DirEntry>;
+    statfs() -> Space;
+    setxattr(ino: Ino, name: &[u8], value: &[u8], set: XattrSet) -> ();
+    getxattr(ino: Ino, name: &[u8]) -> Bytes;
+    /// Names, each ended by NUL.
+    listxattr(ino: Ino) -> Bytes;
+    removexattr(ino: Ino, name: &[u8]) -> ();
+    fallocate(ino: Ino, mode: i32, offset: u64, len: u64) -> ();
+    lseek(ino: Ino, offset: u64, seek: Seek) -> u64;
+    copy_file_range(range: CopyRange) -> usize;
+}

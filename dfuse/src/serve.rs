@@ -1,0 +1,144 @@
+//! A mounted container, behind the calls that transports make.
+
+use bytes::Bytes;
+use dfs::{
+    Attr, Caller, Dfs, DirEntry, Entry, Handle, Ino, RenameFlags, Result, Seek, SetAttr, Space,
+    XattrSet,
+};
+
+use crate::ops::{CopyRange, Filesystem, Write};
+
+impl Filesystem for Dfs {
+    fn root(&self) -> Ino {
+        Dfs::root(self)
+    }
+    fn remember(&self, ino: Ino) {
+        Dfs::remember(self, ino, 1);
+    }
+    fn forget(&self, ino: Ino, lookups: u64) {
+        Dfs::forget(self, ino, lookups);
+    }
+    async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
+        Dfs::lookup(self, parent, name).await
+    }
+    async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        Dfs::getattr(self, ino).await
+    }
+    async fn setattr(&self, ino: Ino, changes: SetAttr) -> Result<Attr> {
+        Dfs::setattr(self, ino, changes).await
+    }
+    async fn readlink(&self, ino: Ino) -> Result<Bytes> {
+        Dfs::readlink(self, ino).await
+    }
+    async fn mknod(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        rdev: u32,
+        caller: Caller,
+    ) -> Result<Entry> {
+        Dfs::mknod(self, parent, name, mode, rdev, caller).await
+    }
+    async fn mkdir(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Entry> {
+        Dfs::mkdir(self, parent, name, mode, caller).await
+    }
+    async fn symlink(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        target: &[u8],
+        caller: Caller,
+    ) -> Result<Entry> {
+        Dfs::symlink(self, parent, name, target, caller).await
+    }
+    async fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry> {
+        Dfs::link(self, ino, parent, name).await
+    }
+    async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        Dfs::unlink(self, parent, name).await
+    }
+    async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        Dfs::rmdir(self, parent, name).await
+    }
+    async fn rename(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        to_parent: Ino,
+        to_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        Dfs::rename(self, parent, name, to_parent, to_name, flags).await
+    }
+    async fn open(&self, ino: Ino, flags: i32, kill_priv: bool) -> Result<Handle> {
+        if flags & libc::O_TRUNC == 0 || !kill_priv {
+            return Dfs::open(self, ino, flags).await;
+        }
+        let truncate = SetAttr { size: Some(0), kill_priv, ..SetAttr::default() };
+        Dfs::setattr(self, ino, truncate).await?;
+        Dfs::open(self, ino, flags & !libc::O_TRUNC).await
+    }
+    async fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Entry, Handle)> {
+        Dfs::create(self, parent, name, mode, flags, caller).await
+    }
+    async fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
+        Dfs::read(self, ino, handle, offset, len).await
+    }
+    async fn write(&self, w: Write) -> Result<usize> {
+        Dfs::write(self, w.ino, w.handle, w.offset, w.data, w.append, w.kill_priv).await
+    }
+    async fn flush(&self, ino: Ino, handle: Handle) -> Result<()> {
+        Dfs::flush(self, ino, handle).await
+    }
+    async fn release(&self, ino: Ino, handle: Handle) -> Result<()> {
+        Dfs::release(self, ino, handle).await
+    }
+    async fn fsync(&self, ino: Ino, data_only: bool) -> Result<()> {
+        Dfs::fsync(self, ino, data_only).await
+    }
+    async fn readdir(
+        &self,
+        ino: Ino,
+        after: u64,
+        entries_max: usize,
+        with_attributes: bool,
+    ) -> Result<Vec<DirEntry>> {
+        if with_attributes {
+            Dfs::readdir_plus(self, ino, after, entries_max).await
+        } else {
+            Dfs::readdir(self, ino, after, entries_max).await
+        }
+    }
+    async fn statfs(&self) -> Result<Space> {
+        Dfs::statfs(self).await
+    }
+    async fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], set: XattrSet) -> Result<()> {
+        Dfs::setxattr(self, ino, name, value, set).await
+    }
+    async fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Bytes> {
+        Dfs::getxattr(self, ino, name).await
+    }
+    async fn listxattr(&self, ino: Ino) -> Result<Bytes> {
+        Dfs::listxattr(self, ino).await
+    }
+    async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        Dfs::removexattr(self, ino, name).await
+    }
+    async fn fallocate(&self, ino: Ino, mode: i32, offset: u64, len: u64) -> Result<()> {
+        Dfs::fallocate(self, ino, mode, offset, len).await
+    }
+    async fn lseek(&self, ino: Ino, offset: u64, seek: Seek) -> Result<u64> {
+        Dfs::lseek(self, ino, offset, seek).await
+    }
+    async fn copy_file_range(&self, r: CopyRange) -> Result<usize> {
+        Dfs::copy_file_range(self, r.from, r.from_offset, r.to, r.to_offset, r.len).await
+    }
+}
