@@ -7,6 +7,7 @@
 mod buffer;
 mod device;
 mod fault;
+pub mod label;
 mod mem;
 
 pub use buffer::{BUFFER_ALIGN, IoBuf};
