@@ -1,5 +1,98 @@
 #!/usr/bin/env bash
-# Installs what is missing and runs every test.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-cargo test --workspace
+# Installs what is missing and runs every test; the last line is 'N passed, N failed, N skipped'.
+#
+# usage: scripts/test.sh [--long] [SUITE...]
+#   SUITE   rust, apps, kill, posix (all of them when none is named)
+#   --long  the long forms: more rounds, larger data, more seeds
+set -uo pipefail
+. "$(dirname "$0")/common.sh"
+cd "$root" || exit 1
+
+long=() suites=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --long) long=(--long) ;;
+    rust | apps | kill | posix) suites+=("$1") ;;
+    *) sed -n '4,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    esac
+    shift
+done
+[ ${#suites[@]} -gt 0 ] || suites=(rust apps kill posix)
+wanted() { [[ " ${suites[*]} " == *" $1 "* ]]; }
+
+scratch=$(mktemp -d)
+export COUNTS=$scratch/counts FAILURES=$scratch/failures
+: >"$COUNTS" >"$FAILURES"
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT TERM
+count() { echo "$1 $2 $3" >>"$COUNTS"; }
+failure() {
+    count 0 1 0
+    echo "$1" >>"$FAILURES"
+}
+tools=$root/target/tools
+
+# A pjdfstest or fsx that is there already is taken as it is.
+need_tools() {
+    [ -x "$tools/bin/pjdfstest" ] && [ -x "$tools/bin/fsx" ] && return
+    step "building pjdfstest and fsx"
+    CARGO_TARGET_DIR=$root/target/tools-build cargo install --quiet --locked --root "$tools" pjdfstest@0.2.2 fsx@0.3.2
+}
+
+# rust_tests : the tests of the workspace; their counts are the sums of cargo's lines.
+rust_tests() {
+    local log=$scratch/rust.log
+    step "rustfmt"
+    if cargo fmt --all --check >"$scratch/fmt" 2>&1; then count 1 0 0; else
+        head -n 40 "$scratch/fmt"
+        failure "rust: cargo fmt --all --check"
+    fi
+    step "clippy"
+    if cargo clippy --workspace --all-targets --quiet -- -D warnings >"$scratch/clippy" 2>&1; then count 1 0 0; else
+        tail -n 60 "$scratch/clippy"
+        failure "rust: cargo clippy --workspace --all-targets"
+    fi
+    step "cargo test --workspace"
+    cargo test --workspace --no-fail-fast 2>&1 | tee "$log"
+    local code=${PIPESTATUS[0]}
+    awk '/^test result:/ { p += $4; f += $6; s += $8 } END { print p + 0, f + 0, s + 0 }' "$log" >>"$COUNTS"
+    sed -n 's/^test \(.*\) \.\.\. FAILED$/rust: \1/p' "$log" >>"$FAILURES"
+    if [ "$code" != 0 ] && ! grep -q '^test .* \.\.\. FAILED$' "$log"; then
+        failure "rust: cargo test ended with $code"
+    fi
+}
+
+step "what is needed"
+need_cargo
+packages=(build-essential)
+if [ "$(id -u)" = 0 ] && [ -e /dev/fuse ]; then
+    packages+=(fuse3 python3 python3-venv fio rsync git sqlite3 postgresql tmux vim acl attr e2fsprogs procps util-linux)
+fi
+need_packages "${packages[@]}"
+
+if wanted rust; then rust_tests; fi
+
+if wanted apps || wanted kill || wanted posix; then
+    if [ "$(id -u)" != 0 ] || [ ! -e /dev/fuse ]; then
+        count 0 0 1
+        echo "skipped: apps, kill and posix need root and /dev/fuse"
+    else
+        step "cargo build --release"
+        if cargo build --release --workspace; then
+            if wanted apps; then step "tests/apps" && tests/apps/run "${long[@]}"; fi
+            if wanted kill; then step "tests/kill" && tests/kill/run "${long[@]}"; fi
+            if wanted posix; then step "tests/posix" && need_tools && tests/posix/run "${long[@]}"; fi
+        else
+            failure "cargo build --release"
+        fi
+    fi
+fi
+
+read -r passed failed skipped < <(awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }' "$COUNTS")
+if [ -s "$FAILURES" ]; then
+    step "what failed"
+    cat "$FAILURES"
+fi
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
