@@ -1,0 +1,228 @@
+//! An ordered map with changes that are not in it: what planning works on.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use crate::kv::{Kv, KvMut, Visit};
+use crate::pages::Abort;
+
+/// Pairs that a merging scan takes from below at once.
+const BATCH: usize = 16;
+
+/// Changes over a map that stays as it is.
+pub(crate) struct Draft<'a> {
+    below: &'a dyn Kv,
+    /// `None`: removed.
+    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(below: &'a dyn Kv) -> Self {
+        Self { below, changes: BTreeMap::new() }
+    }
+
+    /// Taken apart and put together again: a draft outlives the borrow of what is below.
+    pub fn resume(below: &'a dyn Kv, changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Self {
+        Self { below, changes }
+    }
+
+    pub fn into_changes(self) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+        self.changes
+    }
+}
+
+impl Kv for Draft<'_> {
+    fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
+        match self.changes.get(key) {
+            Some(Some(value)) => {
+                with(value);
+                Ok(true)
+            }
+            Some(None) => Ok(false),
+            None => self.below.with(key, with),
+        }
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        if self.changes.is_empty() {
+            return self.below.scan(from, visit);
+        }
+        let mut changes = self.changes.range(from.to_vec()..).peekable();
+        let mut done = false;
+        self.below.scan(from, &mut |key, value| {
+            while let Some((changed, new)) =
+                changes.next_if(|(changed, _)| changed.as_slice() <= key)
+            {
+                let stop = new.as_ref().is_some_and(|new| visit(changed, new).is_break());
+                if stop {
+                    done = true;
+                    return ControlFlow::Break(());
+                }
+                if changed == key {
+                    return ControlFlow::Continue(());
+                }
+            }
+            let flow = visit(key, value);
+            done = flow.is_break();
+            flow
+        })?;
+        while let (false, Some((key, new))) = (done, changes.next()) {
+            done = new.as_ref().is_some_and(|new| visit(key, new).is_break());
+        }
+        Ok(())
+    }
+
+    fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
+        if self.changes.is_empty() {
+            return self.below.scan_back(below, visit);
+        }
+        let end = below.map_or(Bound::Unbounded, |below| Bound::Excluded(below.to_vec()));
+        let range = self.changes.range((Bound::Unbounded, end));
+        let mut changes = range.rev().peekable();
+        let mut done = false;
+        self.below.scan_back(below, &mut |key, value| {
+            while let Some((changed, new)) =
+                changes.next_if(|(changed, _)| changed.as_slice() >= key)
+            {
+                let stop = new.as_ref().is_some_and(|new| visit(changed, new).is_break());
+                if stop {
+                    done = true;
+                    return ControlFlow::Break(());
+                }
+                if changed == key {
+                    return ControlFlow::Continue(());
+                }
+            }
+            let flow = visit(key, value);
+            done = flow.is_break();
+            flow
+        })?;
+        while let (false, Some((key, new))) = (done, changes.next()) {
+            done = new.as_ref().is_some_and(|new| visit(key, new).is_break());
+        }
+        Ok(())
+    }
+}
+
+impl KvMut for Draft<'_> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Abort> {
+        self.changes.insert(key.to_vec(), Some(value.to_vec()));
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<bool, Abort> {
+        let was_there = self.contains(key)?;
+        self.changes.insert(key.to_vec(), None);
+        Ok(was_there)
+    }
+
+    fn patch(&mut self, key: &[u8], at: usize, bytes: &[u8]) -> Result<(), Abort> {
+        let mut value = self.get(key)?.expect("patch of a key that is there");
+        value[at..at + bytes.len()].copy_from_slice(bytes);
+        self.put(key, &value)
+    }
+}
+
+/// Pairs of a map, upwards, taken in batches so that two maps can be walked together.
+pub(crate) struct Walk<'a> {
+    kv: &'a dyn Kv,
+    batch: std::collections::VecDeque<(Vec<u8>, Vec<u8>)>,
+    /// Where the next batch begins; `None`: there is none.
+    next: Option<Vec<u8>>,
+    prefix: Vec<u8>,
+    back: bool,
+}
+
+impl<'a> Walk<'a> {
+    /// Every pair from `from` up whose key begins with `prefix`.
+    pub fn up(kv: &'a dyn Kv, prefix: Vec<u8>, from: Vec<u8>) -> Self {
+        Self { kv, batch: Default::default(), next: Some(from), prefix, back: false }
+    }
+
+    /// Every pair below `below` whose key begins with `prefix`, downwards.
+    pub fn down(kv: &'a dyn Kv, prefix: Vec<u8>, below: Vec<u8>) -> Self {
+        Self { kv, batch: Default::default(), next: Some(below), prefix, back: true }
+    }
+
+    pub fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Abort> {
+        if self.batch.is_empty() {
+            self.fill()?;
+        }
+        Ok(self.batch.pop_front())
+    }
+
+    fn fill(&mut self) -> Result<(), Abort> {
+        let Some(at) = self.next.take() else { return Ok(()) };
+        let (batch, prefix) = (&mut self.batch, &self.prefix);
+        let mut full = false;
+        let mut take = |key: &[u8], value: &[u8]| {
+            if !key.starts_with(prefix) {
+                return ControlFlow::Break(());
+            }
+            batch.push_back((key.to_vec(), value.to_vec()));
+            full = batch.len() == BATCH;
+            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        if self.back {
+            self.kv.scan_back(Some(&at), &mut take)?;
+        } else {
+            self.kv.scan(&at, &mut take)?;
+        }
+        if full {
+            let mut next = self.batch.back().expect("the batch is full").0.clone();
+            if !self.back {
+                next.push(0);
+            }
+            self.next = Some(next);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::{MapKv, Seek};
+
+    #[test]
+    fn draft_equals_a_map_with_the_same_changes() {
+        let mut seed = 3u64;
+        let mut random = move |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+            (seed >> 33) % below
+        };
+        for _ in 0..300 {
+            let below: MapKv =
+                (0..random(20)).map(|_| (vec![random(30) as u8], vec![random(9) as u8])).collect();
+            let mut expected = below.clone();
+            let mut draft = Draft::new(&below);
+            for _ in 0..random(20) {
+                let key = [random(30) as u8];
+                if random(2) == 0 {
+                    draft.put(&key, b"new").unwrap();
+                    KvMut::put(&mut expected, &key, b"new").unwrap();
+                } else {
+                    let removed = draft.remove(&key).unwrap();
+                    assert_eq!(removed, KvMut::remove(&mut expected, &key).unwrap());
+                }
+            }
+            for at in 0..31u8 {
+                for seek in [Seek::Ge, Seek::Gt, Seek::Le, Seek::Lt] {
+                    assert_eq!(
+                        draft.seek(&[at], seek).unwrap(),
+                        Kv::seek(&expected, &[at], seek).unwrap()
+                    );
+                }
+                let all = Kv::range(&draft, &[at], None, 100).unwrap();
+                assert_eq!(all, Kv::range(&expected, &[at], None, 100).unwrap());
+                let mut walk = Walk::up(&draft, Vec::new(), vec![at]);
+                let walked: Vec<_> = std::iter::from_fn(|| walk.next().unwrap()).collect();
+                assert_eq!(all, walked);
+                let mut down = Walk::down(&draft, Vec::new(), vec![at]);
+                let walked: Vec<_> = std::iter::from_fn(|| down.next().unwrap()).collect();
+                let below = expected.range(..vec![at]).rev();
+                assert!(below.map(|(k, v)| (k.clone(), v.clone())).eq(walked));
+            }
+        }
+    }
+}
