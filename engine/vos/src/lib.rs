@@ -7,6 +7,7 @@ mod array_tests;
 mod draft;
 mod history;
 mod key;
+pub mod btree;
 pub mod kv;
 pub mod pages;
 mod pieces;

@@ -7,7 +7,7 @@ use crate::pages::{
 };
 
 /// Buckets in memory, numbered from 1. Counts what a transaction would log.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct MemoryPages {
     buckets: HashMap<BucketId, (BucketKind, Vec<u8>)>,
     next: u32,
@@ -31,6 +31,28 @@ impl MemoryPages {
         assert!(at >= BUCKET_HEADER_BYTES, "the header of {bucket:?} is the arena's");
         assert!(at + len <= BUCKET_BYTES, "{at}+{len} is past the end of {bucket:?}");
         &mut self.buckets.get_mut(&bucket).expect("the bucket is allocated").1[at..at + len]
+    }
+}
+
+/// Random numbers from a seed (splitmix64), for tests that must run again the same.
+#[derive(Clone)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
     }
 }
 

@@ -1,0 +1,15 @@
+//! The B+tree: an ordered map of byte keys in metadata buckets. `node` is one bucket, `tree` what holds them together,
+//! `check` proves the invariants of both.
+//!
+//! # Not here
+//! What keys and values mean (`object`, and the semantics above it); residence, logging and undo of buckets (the arena).
+
+mod check;
+mod node;
+mod tree;
+
+pub use check::{Reached, TreeCheck, TreeCounts};
+pub use tree::{Tree, TreeEdit, TreeView};
+
+#[cfg(test)]
+mod tests;

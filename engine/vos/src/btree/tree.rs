@@ -1,0 +1,758 @@
+//! A B+tree of nodes: search, change, and how it grows and shrinks.
+//!
+//! # Invariants
+//! 1. The root's bucket never changes; a tree grows by moving the root's content one level down and shrinks by pulling
+//!    an only child up.
+//! 2. No node but the root is empty. A node that is less than a quarter full after a removal is merged with a neighbour
+//!    when both together fill at most three quarters.
+//! 3. A change touches one path, a neighbour per level at most, and one new bucket per split.
+//! 4. A node that overflows at its right end stays full and its neighbour starts empty, so appended keys fill their nodes.
+//!
+//! # Order
+//! A change makes room first, from the topmost node that lacks it, and looks again; then changes one leaf. So every step
+//! leaves a whole tree, and there is no state on the way up.
+
+use std::ops::ControlFlow;
+
+use daos_types::Error;
+use smallvec::SmallVec;
+
+use super::node::{self, CAPACITY, Cells, Node, SEPARATOR_MAX};
+use crate::kv::{KEY_MAX, Kv, KvMut, Pair, VALUE_MAX, Visit};
+use crate::pages::{Abort, BucketId, BucketKind, Pages, PagesMut};
+
+/// More levels than 2^32 buckets can fill.
+pub(super) const HEIGHT_MAX: usize = 8;
+/// Below this a node looks for a neighbour to merge with.
+const UNDERFULL: usize = CAPACITY / 4;
+/// A merge fills a node at most so far: the next insert must not split it again.
+const MERGED_MAX: usize = CAPACITY / 4 * 3;
+/// A new node takes a longer prefix than its neighbour's only if it saves so much per key.
+const PREFIX_GAIN_MIN: usize = 4;
+
+/// A tree by the bucket of its root.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Tree {
+    pub root: BucketId,
+}
+
+/// Buckets from the root to a leaf, each with the slot that leads on.
+type Path = SmallVec<[(BucketId, usize); HEIGHT_MAX]>;
+
+/// Why a leaf has to be split.
+#[derive(Clone, Copy)]
+enum Need<'k> {
+    /// A pair of `cost` bytes belongs at `index`.
+    Insert { index: usize, key: &'k [u8], cost: usize },
+    /// The pair at `index` grows.
+    Grow { index: usize, by: usize },
+}
+
+/// How a leaf is split.
+struct Cut {
+    /// The first slot of the upper node.
+    at: usize,
+    /// Keys below go to the lower node, from it on to the upper.
+    separator: Vec<u8>,
+    /// Prefix of the new node.
+    prefix: Vec<u8>,
+}
+
+impl Tree {
+    /// A new, empty tree.
+    pub fn create<P: PagesMut + ?Sized>(pages: &mut P) -> Result<Self, Abort> {
+        let root = pages.alloc(BucketKind::Node)?;
+        node::format(pages, root, 0, b"")?;
+        Ok(Self { root })
+    }
+
+    /// To read as a map.
+    pub fn view<P: Pages + ?Sized>(self, pages: &P) -> TreeView<'_, P> {
+        TreeView { tree: self, pages }
+    }
+
+    /// To read and change as a map.
+    pub fn edit<P: PagesMut + ?Sized>(self, pages: &mut P) -> TreeEdit<'_, P> {
+        TreeEdit { tree: self, pages }
+    }
+
+    /// The value of `key`, in place.
+    pub fn value<'p, P: Pages + ?Sized>(
+        self,
+        pages: &'p P,
+        key: &[u8],
+    ) -> Result<Option<&'p [u8]>, Abort> {
+        let mut node = Node::read(pages, self.root)?;
+        while !node.is_leaf() {
+            node = Node::read(pages, node.child(node.child_index(key)))?;
+        }
+        Ok(node.search(key).ok().map(|index| node.value(index)))
+    }
+
+    /// True when no key is in the tree.
+    pub fn is_empty<P: Pages + ?Sized>(self, pages: &P) -> Result<bool, Abort> {
+        Ok(Node::read(pages, self.root)?.count() == 0)
+    }
+
+    /// Levels, the leaves included.
+    pub fn height<P: Pages + ?Sized>(self, pages: &P) -> Result<usize, Abort> {
+        Ok(usize::from(Node::read(pages, self.root)?.level()) + 1)
+    }
+
+    /// Inserts `key` or replaces its value; of an old value only what differs is written.
+    pub fn put<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), Abort> {
+        check_sizes(key, value.len())?;
+        loop {
+            let path = self.descend(pages, key)?;
+            let (leaf, _) = path[path.len() - 1];
+            let node = Node::read(pages, leaf)?;
+            let index = match node.search(key) {
+                Ok(index) => {
+                    let (at, removed, inserted) = difference(node.value(index), value);
+                    if self.splice_at(pages, &path, index, key, (at, removed, inserted))? {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(index) => index,
+            };
+            if self.insert_at(pages, &path, index, key, value)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Replaces `removed` bytes of the value of `key` at `at` by `inserted`. The key is there, the bytes too.
+    pub fn splice<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        key: &[u8],
+        at: usize,
+        removed: usize,
+        inserted: &[u8],
+    ) -> Result<(), Abort> {
+        loop {
+            let path = self.descend(pages, key)?;
+            let node = Node::read(pages, path[path.len() - 1].0)?;
+            let index = node.search(key).expect("a splice is into a key that is there");
+            check_sizes(key, node.value(index).len() + inserted.len() - removed)?;
+            if self.splice_at(pages, &path, index, key, (at, removed, inserted))? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes `key`; false when it is not there.
+    pub fn remove<P: PagesMut + ?Sized>(self, pages: &mut P, key: &[u8]) -> Result<bool, Abort> {
+        let path = self.descend(pages, key)?;
+        let (leaf, _) = path[path.len() - 1];
+        let Ok(index) = Node::read(pages, leaf)?.search(key) else {
+            return Ok(false);
+        };
+        node::remove(pages, leaf, index..index + 1)?;
+        self.rebalance(pages, key)?;
+        Ok(true)
+    }
+
+    /// See [`KvMut::remove_range`].
+    pub fn remove_range<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        from: &[u8],
+        to: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<Pair>, Abort> {
+        let mut removed = Vec::new();
+        let mut from = from.to_vec();
+        while removed.len() < max {
+            let path = self.descend(pages, &from)?;
+            let (leaf, _) = path[path.len() - 1];
+            let node = Node::read(pages, leaf)?;
+            let start = node.lower_bound(&from);
+            let end = to.map_or(node.count(), |to| node.lower_bound(to));
+            let end = end.min(start + max - removed.len());
+            if start >= end {
+                // Nothing here; the next key, if any, is in a leaf further on.
+                let next = self.view(pages).range(&from, to, 1)?;
+                let Some((key, _)) = next.into_iter().next() else { break };
+                from = key;
+                continue;
+            }
+            removed.extend((start..end).map(|slot| (node.key(slot), node.value(slot).to_vec())));
+            node::remove(pages, leaf, start..end)?;
+            self.rebalance(pages, &from)?;
+        }
+        Ok(removed)
+    }
+
+    /// Takes out every subtree that lies wholly in `from <= key < to`, however large, without reading it. What is left
+    /// of the range are the pairs of two leaves at most. The subtrees are trees by themselves, to be emptied with
+    /// [`Tree::pop_last`] and freed.
+    pub fn detach_range<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<Vec<Tree>, Abort> {
+        let mut detached = Vec::new();
+        if to.is_some_and(|to| to <= from) {
+            return Ok(detached);
+        }
+        detach(pages, self.root, Some(from), to, &mut detached)?;
+        if !detached.is_empty() {
+            self.rebalance(pages, from)?;
+            if let Some(to) = to {
+                self.rebalance(pages, to)?;
+            }
+        }
+        Ok(detached)
+    }
+
+    /// Takes up to `max` pairs from the end of the tree, all from one leaf, and frees what becomes empty but the root;
+    /// none: the tree is empty. Nodes are not merged: this is how a tree is taken apart.
+    pub fn pop_last<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        max: usize,
+    ) -> Result<Vec<Pair>, Abort> {
+        let mut path = Path::new();
+        let mut bucket = self.root;
+        loop {
+            let node = Node::read(pages, bucket)?;
+            path.push((bucket, node.count().saturating_sub(1)));
+            if node.is_leaf() {
+                break;
+            }
+            bucket = node.child(node.count() - 1);
+        }
+        let node = Node::read(pages, bucket)?;
+        let slots = node.count().saturating_sub(max)..node.count();
+        let pairs = slots.clone().map(|slot| (node.key(slot), node.value(slot).to_vec())).collect();
+        node::remove(pages, bucket, slots)?;
+        while let Some((bucket, _)) = path.pop()
+            && Node::read(pages, bucket)?.count() == 0
+        {
+            match path.last() {
+                Some(&(parent, slot)) => {
+                    node::remove(pages, parent, slot..slot + 1)?;
+                    pages.free(bucket)?;
+                }
+                None => node::format(pages, bucket, 0, b"")?,
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn descend<P: Pages + ?Sized>(self, pages: &P, key: &[u8]) -> Result<Path, Abort> {
+        let mut path = Path::new();
+        let mut bucket = self.root;
+        loop {
+            let node = Node::read(pages, bucket)?;
+            if node.is_leaf() {
+                path.push((bucket, 0));
+                return Ok(path);
+            }
+            let index = node.child_index(key);
+            path.push((bucket, index));
+            bucket = node.child(index);
+        }
+    }
+
+    /// Inserts into the leaf at the end of `path`; false: room was made, look again.
+    fn insert_at<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        path: &Path,
+        index: usize,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<bool, Abort> {
+        let (leaf, _) = path[path.len() - 1];
+        let node = Node::read(pages, leaf)?;
+        let prefix_len = match node.pair_cost(key, value.len()) {
+            Some(cost) if cost <= node.free() => node.prefix().len(),
+            Some(cost) => {
+                self.make_room(pages, path, Need::Insert { index, key, cost })?;
+                return Ok(false);
+            }
+            None => {
+                if !shorten_prefix(pages, leaf, key, value.len())? {
+                    let cost = node_cost_alone(key, value);
+                    self.make_room(pages, path, Need::Insert { index, key, cost })?;
+                    return Ok(false);
+                }
+                Node::read(pages, leaf)?.prefix().len()
+            }
+        };
+        node::insert_pair(pages, leaf, index, &key[prefix_len..], value)?;
+        Ok(true)
+    }
+
+    /// Splices in the leaf at the end of `path`; false: room was made, look again.
+    fn splice_at<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        path: &Path,
+        index: usize,
+        key: &[u8],
+        (at, removed, inserted): (usize, usize, &[u8]),
+    ) -> Result<bool, Abort> {
+        let (leaf, _) = path[path.len() - 1];
+        let by = inserted.len().saturating_sub(removed);
+        if by > Node::read(pages, leaf)?.free() {
+            self.make_room(pages, path, Need::Grow { index, by })?;
+            return Ok(false);
+        }
+        node::splice(pages, leaf, index, at, removed, inserted)?;
+        if inserted.len() < removed {
+            self.rebalance(pages, key)?;
+        }
+        Ok(true)
+    }
+
+    /// Splits one node: the topmost on the path that must give way before the leaf can.
+    fn make_room<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        path: &Path,
+        need: Need<'_>,
+    ) -> Result<(), Abort> {
+        let leaf = path.len() - 1;
+        let mut at = leaf;
+        while at > 0 && Node::read(pages, path[at - 1].0)?.free() < SEPARATOR_MAX {
+            at -= 1;
+        }
+        if at == 0 {
+            self.push_down(pages)
+        } else if at == leaf {
+            split_leaf(pages, path[at - 1], path[at].0, need)
+        } else {
+            split_interior(pages, path[at - 1], path[at])
+        }
+    }
+
+    /// Moves the root's content into a new node, its only child.
+    fn push_down<P: PagesMut + ?Sized>(self, pages: &mut P) -> Result<(), Abort> {
+        let level = Node::read(pages, self.root)?.level() + 1;
+        assert!(usize::from(level) < HEIGHT_MAX, "no tree is that high");
+        let child = pages.alloc(BucketKind::Node)?;
+        node::copy(pages, self.root, child)?;
+        node::format(pages, self.root, level, b"")?;
+        node::insert_child(pages, self.root, 0, b"", child)
+    }
+
+    /// Merges underfull nodes on the path to `key` with neighbours, and takes levels off the top.
+    fn rebalance<P: PagesMut + ?Sized>(self, pages: &mut P, key: &[u8]) -> Result<(), Abort> {
+        'again: loop {
+            let root = Node::read(pages, self.root)?;
+            if !root.is_leaf() && root.count() == 1 {
+                let child = root.child(0);
+                node::copy(pages, child, self.root)?;
+                pages.free(child)?;
+                continue;
+            }
+            let path = self.descend(pages, key)?;
+            for pair in path.windows(2).rev() {
+                if merge_underfull(pages, pair[0], pair[1].0)? {
+                    continue 'again;
+                }
+            }
+            return Ok(());
+        }
+    }
+}
+
+fn check_sizes(key: &[u8], value_len: usize) -> Result<(), Abort> {
+    if key.is_empty() {
+        return Err(Error::Invalid("a key of the store has at least one byte").into());
+    }
+    if key.len() > KEY_MAX {
+        return Err(Error::TooLarge { what: "composed key", max: KEY_MAX as u64 }.into());
+    }
+    if value_len > VALUE_MAX {
+        return Err(Error::TooLarge { what: "record", max: VALUE_MAX as u64 }.into());
+    }
+    Ok(())
+}
+
+/// What turns `old` into `new`: at, bytes removed, bytes inserted.
+fn difference<'n>(old: &[u8], new: &'n [u8]) -> (usize, usize, &'n [u8]) {
+    let at = common_prefix(old, new);
+    let (old, new) = (&old[at..], &new[at..]);
+    let same = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    (at, old.len() - same, &new[..new.len() - same])
+}
+
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// The shortest key that is greater than `low` and not greater than `high`.
+fn shortest_separator(low: &[u8], high: &[u8]) -> Vec<u8> {
+    high[..=common_prefix(low, high)].to_vec()
+}
+
+/// What a pair takes in a node of its own, at most.
+fn node_cost_alone(key: &[u8], value: &[u8]) -> usize {
+    2 * key.len() + value.len() + 8
+}
+
+/// Cuts the prefix of a leaf to what `key` shares with it; false: then the pair would not fit.
+fn shorten_prefix<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    leaf: BucketId,
+    key: &[u8],
+    value_len: usize,
+) -> Result<bool, Abort> {
+    let node = Node::read(pages, leaf)?;
+    let len = common_prefix(node.prefix(), key);
+    if node.used_with_prefix(len) + node_cost_alone(&key[len..], &[]) + value_len > CAPACITY {
+        return Ok(false);
+    }
+    let mut cells = Cells::default();
+    cells.unshift_pairs(node, 0..node.count(), len);
+    node::format(pages, leaf, 0, &key[..len])?;
+    node::insert(pages, leaf, 0, &cells)?;
+    Ok(true)
+}
+
+fn split_leaf<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    (parent, slot): (BucketId, usize),
+    leaf: BucketId,
+    need: Need<'_>,
+) -> Result<(), Abort> {
+    let node = Node::read(pages, leaf)?;
+    let (count, cut) = (node.count(), cut(node, need));
+    let mut cells = Cells::default();
+    cells.unshift_pairs(node, cut.at..count, cut.prefix.len());
+    let new = pages.alloc(BucketKind::Node)?;
+    node::format(pages, new, 0, &cut.prefix)?;
+    if cut.at == 0 {
+        // The pair that needs room goes below all others: the new node is the lower one.
+        node::set_child(pages, parent, slot, new)?;
+        return node::insert_child(pages, parent, slot + 1, &cut.separator, leaf);
+    }
+    if cut.at < count {
+        node::insert(pages, new, 0, &cells)?;
+        node::remove(pages, leaf, cut.at..count)?;
+    }
+    node::insert_child(pages, parent, slot + 1, &cut.separator, new)
+}
+
+/// Decides a split, as if the pair that needs room were in the leaf already.
+fn cut(node: Node<'_>, need: Need<'_>) -> Cut {
+    let count = node.count();
+    let (inserted, index) = match need {
+        Need::Insert { index, key, .. } => (Some(key), index),
+        Need::Grow { index, .. } => (None, index),
+    };
+    let costs: SmallVec<[usize; 256]> = match need {
+        Need::Insert { index, cost, .. } => {
+            let mut costs: SmallVec<_> = (0..count).map(|slot| node.cell_cost(slot)).collect();
+            costs.insert(index, cost);
+            costs
+        }
+        Need::Grow { index, by } => (0..count)
+            .map(|slot| node.cell_cost(slot) + if slot == index { by } else { 0 })
+            .collect(),
+    };
+    let foreign = inserted.is_some_and(|key| !key.starts_with(node.prefix()));
+    let place = if index + 1 == costs.len() {
+        index
+    } else if foreign {
+        1
+    } else {
+        balanced(&costs)
+    };
+    let key_at = |place: usize| match inserted {
+        Some(key) if place == index => key.to_vec(),
+        Some(_) if place > index => node.key(place - 1),
+        _ => node.key(place),
+    };
+    let at = if inserted.is_some() && place > index { place - 1 } else { place };
+    let separator = shortest_separator(&key_at(place - 1), &key_at(place));
+    // The new node's keys, or for a node that begins with one pair, a guess from its neighbours.
+    let (first, last) = if at == 0 {
+        (key_at(0), key_at(costs.len() - 1))
+    } else if at == count {
+        (key_at(0), key_at(place))
+    } else {
+        (key_at(place), key_at(costs.len() - 1))
+    };
+    let shared = common_prefix(&first, &last);
+    let kept = common_prefix(node.prefix(), &first[..shared]);
+    let len = if shared >= kept + PREFIX_GAIN_MIN { shared } else { kept };
+    Cut { at, separator, prefix: first[..len].to_vec() }
+}
+
+/// Where to cut so that the larger part is smallest; both have one at least.
+fn balanced(costs: &[usize]) -> usize {
+    let total: usize = costs.iter().sum();
+    let mut below = 0;
+    let sizes = costs.iter().map(|cost| {
+        below += cost;
+        below.max(total - below)
+    });
+    let cut = sizes.take(costs.len() - 1).enumerate().min_by_key(|&(_, larger)| larger);
+    cut.expect("a node that is split has two cells").0 + 1
+}
+
+fn split_interior<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    (parent, slot): (BucketId, usize),
+    (bucket, child): (BucketId, usize),
+) -> Result<(), Abort> {
+    let node = Node::read(pages, bucket)?;
+    let (count, level) = (node.count(), node.level());
+    let costs: SmallVec<[usize; 256]> = (0..count).map(|slot| node.cell_cost(slot)).collect();
+    let at = if child + 1 == count { count - 1 } else { balanced(&costs) };
+    let separator = node.key(at);
+    let cells = Cells::children(node, at..count, b"");
+    let new = pages.alloc(BucketKind::Node)?;
+    node::format(pages, new, level, b"")?;
+    node::insert(pages, new, 0, &cells)?;
+    node::remove(pages, bucket, at..count)?;
+    node::insert_child(pages, parent, slot + 1, &separator, new)
+}
+
+/// Merges the node at `slot` of `parent` with a neighbour if it is underfull and one is empty enough.
+fn merge_underfull<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    (parent, slot): (BucketId, usize),
+    bucket: BucketId,
+) -> Result<bool, Abort> {
+    if Node::read(pages, bucket)?.used() >= UNDERFULL {
+        return Ok(false);
+    }
+    let neighbours = Node::read(pages, parent)?.count();
+    if slot > 0 && merge_if_small(pages, parent, slot - 1)? {
+        return Ok(true);
+    }
+    Ok(slot + 1 < neighbours && merge_if_small(pages, parent, slot)?)
+}
+
+/// Merges the nodes at `slot` and after it if together they are small, or one is empty.
+fn merge_if_small<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    parent: BucketId,
+    slot: usize,
+) -> Result<bool, Abort> {
+    let above = Node::read(pages, parent)?;
+    let (left_id, right_id) = (above.child(slot), above.child(slot + 1));
+    let (left, right) = (Node::read(pages, left_id)?, Node::read(pages, right_id)?);
+    let kept_is_left = if left.is_leaf() {
+        if left.count() == 0 || right.count() == 0 {
+            right.count() == 0
+        } else {
+            let prefix_len = common_prefix(left.prefix(), right.prefix());
+            if left.used_with_prefix(prefix_len) + right.used_with_prefix(prefix_len) > MERGED_MAX {
+                return Ok(false);
+            }
+            merge_leaves(pages, left_id, right_id, prefix_len)?
+        }
+    } else {
+        let separator = above.key(slot + 1);
+        if left.used() + right.used() + separator.len() > MERGED_MAX {
+            return Ok(false);
+        }
+        let cells = Cells::children(right, 0..right.count(), &separator);
+        let end = left.count();
+        node::insert(pages, left_id, end, &cells)?;
+        true
+    };
+    if !kept_is_left {
+        node::set_child(pages, parent, slot, right_id)?;
+    }
+    node::remove(pages, parent, slot + 1..slot + 2)?;
+    pages.free(if kept_is_left { right_id } else { left_id })?;
+    Ok(true)
+}
+
+/// Moves the pairs of the leaf that has fewer bytes to the other; true: the left one has them all.
+fn merge_leaves<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    left_id: BucketId,
+    right_id: BucketId,
+    prefix_len: usize,
+) -> Result<bool, Abort> {
+    let (left, right) = (Node::read(pages, left_id)?, Node::read(pages, right_id)?);
+    let into_left = left.used() >= right.used();
+    let (kept_id, kept, gone) =
+        if into_left { (left_id, left, right) } else { (right_id, right, left) };
+    let mut cells = Cells::default();
+    if kept.prefix().len() == prefix_len {
+        cells.unshift_pairs(gone, 0..gone.count(), prefix_len);
+        let index = if into_left { kept.count() } else { 0 };
+        node::insert(pages, kept_id, index, &cells)?;
+    } else {
+        cells.unshift_pairs(right, 0..right.count(), prefix_len);
+        cells.unshift_pairs(left, 0..left.count(), prefix_len);
+        let prefix = left.prefix()[..prefix_len].to_vec();
+        node::format(pages, kept_id, 0, &prefix)?;
+        node::insert(pages, kept_id, 0, &cells)?;
+    }
+    Ok(into_left)
+}
+
+/// Takes the children that lie wholly in the range out of this node and of those on the two borders below it. `from`
+/// `None`: the range begins before this node.
+fn detach<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    bucket: BucketId,
+    from: Option<&[u8]>,
+    to: Option<&[u8]>,
+    detached: &mut Vec<Tree>,
+) -> Result<(), Abort> {
+    let node = Node::read(pages, bucket)?;
+    if node.is_leaf() {
+        return Ok(());
+    }
+    // Children at the borders stay, whatever is left of them.
+    let first = from.map(|from| node.child_index(from));
+    let last = to.map(|to| node.child_index(to));
+    let border = |index: Option<usize>| index.map(|index| node.child(index));
+    let (first_child, last_child) = (border(first), border(last));
+    if first.is_some() && first == last {
+        let child = first_child.expect("there is a first");
+        return detach(pages, child, from, to, detached);
+    }
+    let whole = first.map_or(0, |index| index + 1)..last.unwrap_or(node.count());
+    detached.extend(whole.clone().map(|index| Tree { root: node.child(index) }));
+    node::remove(pages, bucket, whole)?;
+    if let Some(child) = first_child {
+        detach(pages, child, from, None, detached)?;
+    }
+    if let Some(child) = last_child {
+        detach(pages, child, None, to, detached)?;
+    }
+    Ok(())
+}
+
+/// A tree to read as a map.
+pub struct TreeView<'p, P: ?Sized> {
+    tree: Tree,
+    pages: &'p P,
+}
+
+impl<P: Pages + ?Sized> Kv for TreeView<'_, P> {
+    fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
+        Ok(self.tree.value(self.pages, key)?.map(with).is_some())
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        scan_up(self.pages, self.tree.root, Some(from), &mut Vec::new(), visit).map(|_| ())
+    }
+
+    fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
+        scan_down(self.pages, self.tree.root, below, &mut Vec::new(), visit).map(|_| ())
+    }
+}
+
+fn scan_up<P: Pages + ?Sized>(
+    pages: &P,
+    bucket: BucketId,
+    from: Option<&[u8]>,
+    key: &mut Vec<u8>,
+    visit: &mut Visit<'_>,
+) -> Result<ControlFlow<()>, Abort> {
+    let node = Node::read(pages, bucket)?;
+    if node.is_leaf() {
+        let start = from.map_or(0, |from| node.lower_bound(from));
+        return Ok(visit_slots(node, start..node.count(), key, visit));
+    }
+    let start = from.map_or(0, |from| node.child_index(from));
+    for index in start..node.count() {
+        let from = from.filter(|_| index == start);
+        if scan_up(pages, node.child(index), from, key, visit)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn scan_down<P: Pages + ?Sized>(
+    pages: &P,
+    bucket: BucketId,
+    below: Option<&[u8]>,
+    key: &mut Vec<u8>,
+    visit: &mut Visit<'_>,
+) -> Result<ControlFlow<()>, Abort> {
+    let node = Node::read(pages, bucket)?;
+    if node.is_leaf() {
+        let end = below.map_or(node.count(), |below| node.lower_bound(below));
+        return Ok(visit_slots(node, (0..end).rev(), key, visit));
+    }
+    let last = below.map_or(node.count() - 1, |below| node.child_index(below));
+    for index in (0..=last).rev() {
+        let below = below.filter(|_| index == last);
+        if scan_down(pages, node.child(index), below, key, visit)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn visit_slots(
+    node: Node<'_>,
+    mut slots: impl Iterator<Item = usize>,
+    key: &mut Vec<u8>,
+    visit: &mut Visit<'_>,
+) -> ControlFlow<()> {
+    let prefix = node.prefix();
+    key.clear();
+    key.extend_from_slice(prefix);
+    slots.try_for_each(|slot| {
+        key.truncate(prefix.len());
+        key.extend_from_slice(node.suffix(slot));
+        visit(key, node.value(slot))
+    })
+}
+
+/// A tree to read and change as a map.
+pub struct TreeEdit<'p, P: ?Sized> {
+    tree: Tree,
+    pages: &'p mut P,
+}
+
+impl<P: PagesMut + ?Sized> Kv for TreeEdit<'_, P> {
+    fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
+        self.tree.view(&*self.pages).with(key, with)
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        self.tree.view(&*self.pages).scan(from, visit)
+    }
+
+    fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
+        self.tree.view(&*self.pages).scan_back(below, visit)
+    }
+}
+
+impl<P: PagesMut + ?Sized> KvMut for TreeEdit<'_, P> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Abort> {
+        self.tree.put(self.pages, key, value)
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<bool, Abort> {
+        self.tree.remove(self.pages, key)
+    }
+
+    fn patch(&mut self, key: &[u8], at: usize, bytes: &[u8]) -> Result<(), Abort> {
+        self.tree.splice(self.pages, key, at, bytes.len(), bytes)
+    }
+
+    fn remove_range(
+        &mut self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<Pair>, Abort> {
+        self.tree.remove_range(self.pages, from, to, max)
+    }
+}
