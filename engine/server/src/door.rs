@@ -1,0 +1,86 @@
+//! The way to a store for a command: through the process that holds it, or else by opening it here.
+
+use std::time::{Duration, Instant};
+
+use daos_client::Client;
+
+use crate::config::EngineConfig;
+use crate::control::{Answer, Ask, Connection, Failure};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::place::Place;
+
+/// How long a holder of the lock may take to open its control socket, or to be gone.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Both kinds answer the same questions. What only a mounted filesystem can answer, the caller of a direct door
+/// does itself over [`Door::client`].
+pub enum Door {
+    /// Another process holds the store.
+    Daemon(Connection),
+    /// This process holds it now.
+    Direct(Box<Engine>),
+}
+
+impl Door {
+    /// `config` is for the case that nobody holds the store.
+    pub fn open(config: EngineConfig) -> Result<Self> {
+        Self::open_with(&config, || Engine::start(config.clone()))
+    }
+
+    fn open_with(config: &EngineConfig, start: impl Fn() -> Result<Engine>) -> Result<Self> {
+        let place = Place::find(&config.path, config.create)?;
+        let begin = Instant::now();
+        loop {
+            let connected = Connection::open(&place.control);
+            let connected =
+                connected.map_err(Error::io("connecting to the control socket", &place.control))?;
+            if let Some(connection) = connected {
+                return Ok(Self::Daemon(connection));
+            }
+            match start() {
+                Err(Error::Held { .. }) if begin.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                started => return Ok(Self::Direct(Box::new(started?))),
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        matches!(self, Self::Daemon(_))
+    }
+
+    pub fn ask(&mut self, ask: Ask) -> Result<Answer, Failure> {
+        match self {
+            Self::Daemon(connection) => connection.ask(&ask),
+            Self::Direct(engine) => engine.services(None).answer(ask),
+        }
+    }
+
+    /// The targets, if the store is open in this process.
+    #[must_use]
+    pub fn client(&self) -> Option<Client> {
+        match self {
+            Self::Daemon(_) => None,
+            Self::Direct(engine) => Some(engine.client()),
+        }
+    }
+
+    /// After [`Ask::Stop`]: waits until the daemon has closed its end.
+    pub fn wait_for_end(self) {
+        match self {
+            Self::Daemon(connection) => connection.wait_for_end(),
+            Self::Direct(engine) => drop(engine),
+        }
+    }
+
+    /// Done. A store that was opened here is stopped cleanly.
+    pub fn close(self) -> Result<()> {
+        match self {
+            Self::Daemon(_) => Ok(()),
+            Self::Direct(engine) => engine.stop(),
+        }
+    }
+}

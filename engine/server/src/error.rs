@@ -1,0 +1,57 @@
+//! Why an engine did not start or stop: texts say what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use daos_types::ByteSize;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    // The caller is wrong.
+    #[error(
+        "the store in {path} is in use by process {pid} ({holder}); stop that one first, or use the store through it"
+    )]
+    Held { path: PathBuf, pid: u32, holder: String },
+    #[error("there is no store in {path}; `dfuse --embedded {path} MOUNTPOINT` makes one")]
+    NoStore { path: PathBuf },
+    #[error(
+        "{path} is not empty and holds no store ({found} is in it); name an empty directory or a new one"
+    )]
+    Foreign { path: PathBuf, found: String },
+    #[error("{path} is neither a directory nor a block device; name one of these")]
+    WrongKind { path: PathBuf },
+    #[error(
+        "{path} is in use by the system (mounted, or part of another device); unmount it first"
+    )]
+    DeviceBusy { path: PathBuf },
+    #[error("there is no pool '{pool}' in the store; `daos pool list` shows those there are")]
+    NoPool { pool: String },
+    #[error(
+        "there is no container '{container}' in pool '{pool}'; `daos container create {pool} {container}` makes it"
+    )]
+    NoContainer { pool: String, container: String },
+    #[error("a store needs at least {min}, and {found} were given; {advice}")]
+    TooSmall { min: ByteSize, found: ByteSize, advice: &'static str },
+    #[error("{path} holds what a store of {size} cannot be made over: {reason}")]
+    Unusable { path: PathBuf, size: ByteSize, reason: String },
+
+    // The world failed.
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("no thread for the target: {0}")]
+    Thread(io::Error),
+    #[error("the store in {path} cannot be opened: {reason}")]
+    Open { path: PathBuf, reason: String },
+    /// The store itself answers.
+    #[error(transparent)]
+    Engine(#[from] daos_types::Error),
+}
+
+impl Error {
+    pub(crate) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}
