@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use daos_types::{BLOCK_BYTES, Csum, Epoch, ObjectClass, ObjectId, ObjectType, crc32c};
 
 use crate::array::{self, Edit, Moment};
-use crate::draft::Draft;
+use crate::draft::{Borrowed, Changes, Draft};
 use crate::history::{AtSnapshot, HistoryKey, ObjectPrefix, hidden, parse, split_hidden};
 use crate::key::{AkeyPrefix, Part, Place};
 use crate::kv::{Kv, KvMut, MapKv};
@@ -313,7 +313,8 @@ fn run(seed: u64, steps: usize) {
         let at = random.below(BYTES);
         let some = (at, 1 + random.below(BYTES - at));
         fixture.check(&model, &fixture.kv, some);
-        fixture.check(&model, &Draft::new(&fixture.kv), some);
+        let draft = Draft { below: Box::new(Borrowed(&fixture.kv)), changes: &Changes::new() };
+        fixture.check(&model, &draft, some);
         for (epoch, model) in &snapshots {
             let view = AtSnapshot {
                 newest: &fixture.kv,

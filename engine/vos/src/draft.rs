@@ -3,32 +3,19 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use crate::kv::{Kv, KvMut, Visit};
+use crate::kv::{Kv, Visit};
 use crate::pages::Abort;
 
 /// Pairs that a merging scan takes from below at once.
 const BATCH: usize = 16;
 
-/// Changes over a map that stays as it is.
+/// Changes of a map. `None`: removed.
+pub(crate) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// A map as it would be with some changes.
 pub(crate) struct Draft<'a> {
-    below: &'a dyn Kv,
-    /// `None`: removed.
-    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-}
-
-impl<'a> Draft<'a> {
-    pub fn new(below: &'a dyn Kv) -> Self {
-        Self { below, changes: BTreeMap::new() }
-    }
-
-    /// Taken apart and put together again: a draft outlives the borrow of what is below.
-    pub fn resume(below: &'a dyn Kv, changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Self {
-        Self { below, changes }
-    }
-
-    pub fn into_changes(self) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
-        self.changes
-    }
+    pub below: Box<dyn Kv + 'a>,
+    pub changes: &'a Changes,
 }
 
 impl Kv for Draft<'_> {
@@ -104,22 +91,80 @@ impl Kv for Draft<'_> {
     }
 }
 
-impl KvMut for Draft<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Abort> {
-        self.changes.insert(key.to_vec(), Some(value.to_vec()));
-        Ok(())
+/// A map without some ranges of its keys.
+pub(crate) struct Without<'a> {
+    pub below: Box<dyn Kv + 'a>,
+    /// `from <= key < to`.
+    pub ranges: &'a [Range],
+}
+
+/// `from <= key`, and `key < to` if there is a `to`.
+pub(crate) type Range = (Vec<u8>, Option<Vec<u8>>);
+
+impl Without<'_> {
+    fn range_of(&self, key: &[u8]) -> Option<&Range> {
+        let holds =
+            |(from, to): &&Range| from.as_slice() <= key && to.as_deref().is_none_or(|to| key < to);
+        self.ranges.iter().find(holds)
+    }
+}
+
+impl Kv for Without<'_> {
+    fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
+        if self.range_of(key).is_some() { Ok(false) } else { self.below.with(key, with) }
     }
 
-    fn remove(&mut self, key: &[u8]) -> Result<bool, Abort> {
-        let was_there = self.contains(key)?;
-        self.changes.insert(key.to_vec(), None);
-        Ok(was_there)
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        let mut from = from.to_vec();
+        loop {
+            let mut skip = None;
+            self.below.scan(&from, &mut |key, value| match self.range_of(key) {
+                Some((_, to)) => {
+                    skip = Some(to.clone());
+                    ControlFlow::Break(())
+                }
+                None => visit(key, value),
+            })?;
+            match skip {
+                Some(Some(to)) => from = to,
+                _ => return Ok(()),
+            }
+        }
     }
 
-    fn patch(&mut self, key: &[u8], at: usize, bytes: &[u8]) -> Result<(), Abort> {
-        let mut value = self.get(key)?.expect("patch of a key that is there");
-        value[at..at + bytes.len()].copy_from_slice(bytes);
-        self.put(key, &value)
+    fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
+        let mut below = below.map(<[u8]>::to_vec);
+        loop {
+            let mut skip = None;
+            self.below.scan_back(below.as_deref(), &mut |key, value| match self.range_of(key) {
+                Some((from, _)) => {
+                    skip = Some(from.clone());
+                    ControlFlow::Break(())
+                }
+                None => visit(key, value),
+            })?;
+            match skip {
+                Some(from) => below = Some(from),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// A borrowed map where an owned one is wanted.
+pub(crate) struct Borrowed<'a>(pub &'a dyn Kv);
+
+impl Kv for Borrowed<'_> {
+    fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
+        self.0.with(key, with)
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        self.0.scan(from, visit)
+    }
+
+    fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
+        self.0.scan_back(below, visit)
     }
 }
 
@@ -182,7 +227,7 @@ impl<'a> Walk<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{MapKv, Seek};
+    use crate::kv::{KvMut, MapKv, Seek};
 
     #[test]
     fn draft_equals_a_map_with_the_same_changes() {
@@ -195,17 +240,25 @@ mod tests {
             let below: MapKv =
                 (0..random(20)).map(|_| (vec![random(30) as u8], vec![random(9) as u8])).collect();
             let mut expected = below.clone();
-            let mut draft = Draft::new(&below);
+            let (from, to) = (random(30) as u8, random(30) as u8);
+            let ranges = [(vec![from], (to > 20).then(|| vec![to])), (vec![3], Some(vec![5]))];
+            expected.retain(|key, _| {
+                let in_first = key[0] >= from && (to <= 20 || key[0] < to);
+                !in_first && !(3..5).contains(&key[0])
+            });
+            let mut changes = Changes::new();
             for _ in 0..random(20) {
                 let key = [random(30) as u8];
                 if random(2) == 0 {
-                    draft.put(&key, b"new").unwrap();
+                    changes.insert(key.to_vec(), Some(b"new".to_vec()));
                     KvMut::put(&mut expected, &key, b"new").unwrap();
                 } else {
-                    let removed = draft.remove(&key).unwrap();
-                    assert_eq!(removed, KvMut::remove(&mut expected, &key).unwrap());
+                    changes.insert(key.to_vec(), None);
+                    KvMut::remove(&mut expected, &key).unwrap();
                 }
             }
+            let without = Without { below: Box::new(Borrowed(&below)), ranges: &ranges };
+            let draft = Draft { below: Box::new(without), changes: &changes };
             for at in 0..31u8 {
                 for seek in [Seek::Ge, Seek::Gt, Seek::Le, Seek::Lt] {
                     assert_eq!(

@@ -8,10 +8,11 @@ use std::ops::ControlFlow;
 use daos_types::{BLOCK_BYTES, Csum};
 
 use crate::array::{OTHER_KIND, decode};
+use crate::ground::STRANGE;
 use crate::key::{AkeyPrefix, Part};
 use crate::kv::Kv;
 use crate::pages::Abort;
-use crate::record::{BLOCK, ExtentBody};
+use crate::record::{BLOCK, Body, ExtentBody, Record, Single, inline_single_of};
 
 /// Written bytes of a range, and where they come from. What no piece covers is zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,4 +126,29 @@ fn piece(body: &ExtentBody, start: u64, offset: u64, end: u64) -> Option<Piece> 
 fn clip(start: u64, end: u64, from: u64, to: u64) -> Option<(u64, u64)> {
     let (start, end) = (start.max(from), end.min(to));
     (start < end).then_some((start, end))
+}
+
+/// The pieces of a stored single value, and its length.
+pub(crate) fn single_pieces(value: &[u8]) -> Result<(usize, Vec<Piece>), Abort> {
+    if let Some(bytes) = inline_single_of(value) {
+        return Ok((bytes.len(), vec![Piece::Inline { at: 0, bytes: bytes.to_vec() }]));
+    }
+    let record = Record::decode(value).ok_or(STRANGE)?;
+    let Body::Single(Single::Blocks { len, runs, csums }) = record.body else {
+        return Err(STRANGE.into());
+    };
+    let mut pieces = Vec::with_capacity(runs.len());
+    let mut block = 0;
+    for run in runs {
+        let at = block * BLOCK_BYTES;
+        let next = block + run.blocks as usize;
+        let bytes = (next * BLOCK_BYTES).min(len as usize) - at;
+        pieces.push(Piece::Blocks {
+            start: run.start,
+            csums: csums[block..next].to_vec(),
+            copies: vec![Copy { from: 0, to: at, bytes }],
+        });
+        block = next;
+    }
+    Ok((len as usize, pieces))
 }

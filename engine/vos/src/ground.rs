@@ -1,0 +1,118 @@
+//! The newest view of one container as the operations of a transaction see and change it.
+//!
+//! Two implementations: a plan (drafts over a view; nothing is stored) and a transaction.
+
+use daos_types::{Dkey, Epoch, Error, ObjectId};
+
+use crate::array::{Edit, Moment};
+use crate::key::{self, DkeyHash, Ordering, Place};
+use crate::kv::Kv;
+use crate::pages::Abort;
+use crate::record::{Record, dkey_record};
+use crate::supply::{Filled, Need, Supply};
+
+/// Most records that one operation removes one by one; more are detached.
+pub(crate) const RECORDS_MAX: usize = 192;
+
+pub(crate) trait Ground {
+    fn moment(&self) -> Moment;
+    fn hash(&self) -> DkeyHash;
+
+    /// The object's map; an empty one when there is no object.
+    fn kv(&self, object: ObjectId) -> Result<Box<dyn Kv + '_>, Abort>;
+
+    /// Does the object have a record?
+    fn has_record(&self, object: ObjectId) -> Result<bool, Abort>;
+
+    /// Carries out an edit. A put makes the object's record if there is none.
+    fn apply(&mut self, object: ObjectId, edit: Edit) -> Result<(), Abort>;
+
+    /// The object's arrays changed now. It has a record.
+    fn touch(&mut self, object: ObjectId) -> Result<(), Abort>;
+
+    /// The object and its record go.
+    fn remove_object(&mut self, object: ObjectId) -> Result<(), Abort>;
+
+    /// Everything with `from <= key < to` goes, however much it is.
+    fn detach(&mut self, object: ObjectId, from: &[u8], to: Option<&[u8]>) -> Result<(), Abort>;
+
+    /// The blocks that answer a need.
+    fn supply(&self, need: Need) -> Result<Vec<Filled>, Abort>;
+
+    /// Where a dkey is; `None`: it is not there.
+    fn place(&self, object: ObjectId, dkey: &Dkey) -> Result<Option<Place>, Abort> {
+        key::find(&*self.kv(object)?, self.hash(), Ordering::of(object)?, dkey)
+    }
+
+    /// Where a dkey is or goes; a new one gets its record.
+    fn place_or_new(&mut self, object: ObjectId, dkey: &Dkey) -> Result<Place, Abort> {
+        let ordering = Ordering::of(object)?;
+        let (place, is_new) = key::find_or_allot(&*self.kv(object)?, self.hash(), ordering, dkey)?;
+        if is_new {
+            let record = dkey_record(self.moment().epoch, dkey.as_bytes());
+            let puts = vec![(place.dkey_record(), record)];
+            self.apply(object, Edit { puts, ..Edit::default() })?;
+        }
+        Ok(place)
+    }
+
+    /// A dkey whose last value has gone goes, too.
+    fn drop_if_empty(&mut self, object: ObjectId, place: &Place) -> Result<(), Abort> {
+        if Ordering::of(object)? != Ordering::Hash {
+            return Ok(());
+        }
+        let kv = self.kv(object)?;
+        if key::dkey_exists(&*kv, place)? {
+            return Ok(());
+        }
+        let key = place.dkey_record();
+        let Some(value) = kv.get(&key)? else { return Ok(()) };
+        drop(kv);
+        let mut edit = Edit::default();
+        edit.remove(key, &value)?;
+        self.apply(object, edit)
+    }
+}
+
+impl Edit {
+    /// Notes that the record of `key` goes.
+    pub fn remove(&mut self, key: Vec<u8>, value: &[u8]) -> Result<(), Error> {
+        let record = Record::decode(value).ok_or(STRANGE)?;
+        self.stored_bytes -= record.stored_bytes() as i64;
+        self.hidden.push((key.clone(), record));
+        self.removes.push(key);
+        Ok(())
+    }
+}
+
+/// The supply of a ground that is only looked at otherwise.
+pub(crate) struct Supplier<'a>(pub &'a dyn Ground);
+
+impl Supply for Supplier<'_> {
+    fn supply(&mut self, need: Need) -> Result<Vec<Filled>, Abort> {
+        self.0.supply(need)
+    }
+}
+
+/// Buckets are verified when they are read: such a record is a defect of ours, not of the device.
+pub(crate) const STRANGE: Error = Error::Invalid("a stored record is not of this version's format");
+
+/// The removal of every record with `from <= key < to`; `None`: they are more than [`RECORDS_MAX`].
+pub(crate) fn remove_all(
+    kv: &dyn Kv,
+    from: &[u8],
+    to: Option<&[u8]>,
+) -> Result<Option<Edit>, Abort> {
+    let pairs = kv.range(from, to, RECORDS_MAX + 1)?;
+    if pairs.len() > RECORDS_MAX {
+        return Ok(None);
+    }
+    let mut edit = Edit::default();
+    for (key, value) in pairs {
+        edit.remove(key, &value)?;
+    }
+    Ok(Some(edit))
+}
+
+/// The epoch that a plan works with: after everything that is stored.
+pub(crate) const PLAN_EPOCH: Epoch = Epoch(u64::MAX - 1);

@@ -1,0 +1,107 @@
+//! Operations that take values away.
+
+use daos_types::rpc::{ARRAY_OFFSET_MAX, KeyRef};
+use daos_types::{Dkey, ObjectId};
+
+use crate::array::{self, Edit};
+use crate::ground::{Ground, RECORDS_MAX, remove_all};
+use crate::key::{Place, starts_with};
+use crate::pages::Abort;
+use crate::record::BLOCK;
+use crate::update::change;
+
+/// Makes a range of an array a hole.
+pub(crate) fn punch_range(
+    ground: &mut dyn Ground,
+    op: usize,
+    key: &KeyRef,
+    (offset, len): (u64, u64),
+) -> Result<(), Abort> {
+    if let Some(place) = ground.place(key.object, &key.dkey)? {
+        let prefix = place.akey(&key.akey);
+        let end = offset.saturating_add(len).min(ARRAY_OFFSET_MAX);
+        let start = offset.min(end);
+        let few = RECORDS_MAX;
+        let done = change(ground, key, |kv, supply, now| {
+            array::punch(kv, now, &prefix, (op, start, end), few, supply)
+        })?;
+        if !done {
+            punch_long(ground, op, key, &place, (start, end))?;
+        }
+        ground.drop_if_empty(key.object, &place)?;
+    }
+    if ground.has_record(key.object)? {
+        ground.touch(key.object)?;
+    }
+    Ok(())
+}
+
+/// Punches the two ends of a range that holds many extents, then detaches what is between them.
+fn punch_long(
+    ground: &mut dyn Ground,
+    op: usize,
+    key: &KeyRef,
+    place: &Place,
+    (start, end): (u64, u64),
+) -> Result<(), Abort> {
+    let prefix = place.akey(&key.akey);
+    let (from, to) = (start.next_multiple_of(BLOCK), end / BLOCK * BLOCK);
+    for (start, end) in [(start, from + BLOCK), (to - BLOCK, end)] {
+        let done = change(ground, key, |kv, supply, now| {
+            array::punch(kv, now, &prefix, (op, start, end), RECORDS_MAX, supply)
+        })?;
+        assert!(done, "few extents cover two blocks");
+    }
+    ground.detach(key.object, &prefix.array(from), Some(&prefix.array(to)))
+}
+
+pub(crate) fn punch_akey(ground: &mut dyn Ground, key: &KeyRef) -> Result<(), Abort> {
+    let Some(place) = ground.place(key.object, &key.dkey)? else { return Ok(()) };
+    let prefix = place.akey(&key.akey);
+    punch_keys(ground, key.object, &prefix.single(), Some(&prefix.end()))?;
+    ground.drop_if_empty(key.object, &place)
+}
+
+pub(crate) fn punch_dkey(
+    ground: &mut dyn Ground,
+    object: ObjectId,
+    dkey: &Dkey,
+) -> Result<(), Abort> {
+    let Some(place) = ground.place(object, dkey)? else { return Ok(()) };
+    punch_keys(ground, object, &place.dkey_record(), Some(&place.end()))
+}
+
+pub(crate) fn punch_dkeys_from(
+    ground: &mut dyn Ground,
+    object: ObjectId,
+    from: u64,
+) -> Result<(), Abort> {
+    punch_keys(ground, object, &Place::of_number(from).akeys(), None)?;
+    if ground.has_record(object)? {
+        ground.touch(object)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn punch_object(ground: &mut dyn Ground, object: ObjectId) -> Result<(), Abort> {
+    if ground.has_record(object)? { ground.remove_object(object) } else { Ok(()) }
+}
+
+fn punch_keys(
+    ground: &mut dyn Ground,
+    object: ObjectId,
+    from: &[u8],
+    to: Option<&[u8]>,
+) -> Result<(), Abort> {
+    let edit: Option<Edit> = remove_all(&*ground.kv(object)?, from, to)?;
+    match edit {
+        Some(edit) => ground.apply(object, edit),
+        None => ground.detach(object, from, to),
+    }
+}
+
+/// Is there a value under this akey?
+pub(crate) fn akey_exists(ground: &dyn Ground, key: &KeyRef) -> Result<bool, Abort> {
+    let Some(place) = ground.place(key.object, &key.dkey)? else { return Ok(false) };
+    starts_with(&*ground.kv(key.object)?, &place.akey(&key.akey).0)
+}
