@@ -1,6 +1,7 @@
 //! A container: transactions on it, and reads of it now or at a snapshot.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use daos_types::rpc::{
@@ -16,11 +17,11 @@ use crate::pool::Pool;
 use crate::route::{Needs, TargetIndex, target_of, targets_of};
 use crate::transaction::Transaction;
 
-/// A container of a pool, as it is now or as a snapshot holds it.
+/// A container of a pool, as it is now or as a snapshot holds it. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Container {
     pool: Pool,
-    info: ContainerInfo,
+    info: Arc<ContainerInfo>,
     /// [`Epoch::MAX`]: now.
     epoch: Epoch,
 }
@@ -36,7 +37,7 @@ pub struct Page {
 
 impl Container {
     pub(crate) fn new(pool: Pool, info: ContainerInfo) -> Self {
-        Self { pool, info, epoch: Epoch::MAX }
+        Self { pool, info: Arc::new(info), epoch: Epoch::MAX }
     }
 
     #[must_use]

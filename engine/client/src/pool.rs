@@ -1,5 +1,7 @@
 //! A pool, and the containers in it.
 
+use std::sync::Arc;
+
 use daos_types::rpc::{ContainerInfo, ContainerUsage, PoolInfo, Reply, Request};
 use daos_types::{ContainerId, Epoch, Error, Noun, PoolId, Result, check_label};
 use uuid::Uuid;
@@ -8,16 +10,16 @@ use crate::client::{Client, LEADER, unexpected};
 use crate::container::Container;
 use crate::route::TargetIndex;
 
-/// A pool of the system.
+/// A pool of the system. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Pool {
     client: Client,
-    info: PoolInfo,
+    info: Arc<PoolInfo>,
 }
 
 impl Pool {
     pub(crate) fn new(client: Client, info: PoolInfo) -> Self {
-        Self { client, info }
+        Self { client, info: Arc::new(info) }
     }
 
     #[must_use]

@@ -47,6 +47,12 @@ impl Engine {
         Self::start_with(config, crate::open::open)
     }
 
+    /// As `start`, with the model target in the place of the store: nothing is kept.
+    #[cfg(any(test, feature = "model"))]
+    pub fn start_model(config: EngineConfig) -> Result<Self> {
+        Self::start_with(config, |handle, _, _, _| crate::model::open(handle))
+    }
+
     /// As `start`, with another backend in the place of the store.
     pub(crate) fn start_with<B, F>(
         config: EngineConfig,
@@ -148,32 +154,15 @@ mod tests {
     use super::*;
     use crate::control::{Answer, Ask, FailureKind};
     use crate::door::Door;
-    use daos_model::ModelTarget;
-    use daos_types::rpc::{Reply, Request};
-    use std::cell::RefCell;
     use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixStream;
-
-    struct Model(RefCell<ModelTarget>);
-
-    impl Backend for Model {
-        async fn handle(&self, request: Request) -> daos_types::Result<Reply> {
-            self.0.borrow_mut().handle(request)
-        }
-
-        async fn stop(&self) -> daos_types::Result<()> {
-            Ok(())
-        }
-    }
 
     fn config(path: &Path) -> EngineConfig {
         EngineConfig { create: true, size: Some(1 << 30), ..EngineConfig::new(path, "the test") }
     }
 
     fn engine(path: &Path) -> Result<Engine> {
-        Engine::start_with(config(path), |handle, _, _, _| async move {
-            Ok(Model(RefCell::new(ModelTarget::new(1, move || handle.now()))))
-        })
+        Engine::start_model(config(path))
     }
 
     /// A process with container 1 mounted.

@@ -19,6 +19,8 @@ mod door;
 mod engine;
 mod error;
 mod lock;
+#[cfg(any(test, feature = "model"))]
+mod model;
 mod open;
 mod place;
 mod service;
