@@ -8,12 +8,34 @@
 //! Permission checks (the kernel's, by `default_permissions`), locks (the kernel's), path walks, FUSE.
 #![forbid(unsafe_code)]
 
+mod attr;
+mod change;
+mod copy;
+mod create;
 mod error;
-mod interim;
+mod handles;
+mod io;
+mod keys;
+mod link;
+mod load;
+mod lock;
+mod lookup;
+mod mount;
+mod numbers;
+mod open;
+mod orphan;
+mod readdir;
+mod record;
+mod rename;
+mod space;
+mod superblock;
+mod table;
 mod types;
+mod unlink;
+mod xattr;
 
 pub use error::{Error, Result};
-pub use interim::{Dfs, MountOptions};
+pub use mount::{Dfs, MountOptions};
 pub use types::{
     Attr, Caller, DirEntry, Entry, FILE_BYTES_MAX, Handle, Ino, Kind, LINKS_MAX, NAME_BYTES_MAX,
     RenameFlags, Seek, SetAttr, SetTime, Space, TARGET_BYTES_MAX, Time, XATTR_NAME_BYTES_MAX,

@@ -1,0 +1,184 @@
+//! getattr and setattr: chmod, chown, utimens, truncate. A change of a record proves the version that it read.
+
+use std::sync::Arc;
+
+use daos_types::Dkey;
+use daos_types::rpc::Op;
+
+use crate::change::{Change, Place, TRIES_MAX};
+use crate::keys;
+use crate::lock::How;
+use crate::mount::Dfs;
+use crate::record::Record;
+use crate::table::{Facts, Home, Inode, Loaded};
+use crate::{Attr, Error, FILE_BYTES_MAX, Ino, Kind, Result, SetAttr, SetTime, Time};
+
+/// Bits of a mode that chmod sets.
+const PERMISSIONS: u32 = 0o7777;
+
+impl Dfs {
+    pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        self.attr(&*self.inode(ino)?).await
+    }
+
+    /// Changes what `set` names, all of it or nothing; except that a size and an explicit mtime together are two changes, size
+    /// first.
+    pub async fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Attr> {
+        self.writable()?;
+        let inode = self.inode(ino)?;
+        let turn = inode.turn(How::Exclusive).await;
+        if set.size.is_some() && matches!(set.mtime, Some(SetTime::To(_))) {
+            let size = SetAttr { size: set.size, kill_priv: set.kill_priv, ..SetAttr::default() };
+            self.change_attr(&inode, size).await?;
+            self.change_attr(&inode, SetAttr { size: None, ..set }).await?;
+        } else {
+            self.change_attr(&inode, set).await?;
+        }
+        drop(turn);
+        self.attr(&inode).await
+    }
+
+    /// The caller holds the exclusive turn.
+    pub(crate) async fn change_attr(&self, inode: &Arc<Inode>, set: SetAttr) -> Result<()> {
+        for _ in 0..TRIES_MAX {
+            let old = self.load(inode).await?;
+            let facts = self.facts(inode, &old).await?;
+            let record = changed(&old.record, facts, set, self.now())?;
+            let Some(place) = Place::of(&old.home, inode.ino, self.lease) else {
+                // Only its handles still show it.
+                inode.learn(Loaded { home: Home::Gone, record: Arc::new(record) });
+                return Ok(());
+            };
+            let mut change = Change::new();
+            change.expect_record(&place, &old.record);
+            change.put_record(&place, &record);
+            if let Some(size) = set.size {
+                cut(&mut change, &record, size);
+            }
+            if change.commit(&self.container).await?.is_some() {
+                inode.learn(Loaded { home: old.home, record: Arc::new(record) });
+                if set.size.is_some() {
+                    inode.change_facts(|_| None);
+                }
+                return Ok(());
+            }
+            inode.doubt();
+        }
+        Err(Error::Contended { tries: TRIES_MAX })
+    }
+}
+
+/// Takes away what is stored past `size`.
+pub(crate) fn cut(change: &mut Change, record: &Record, size: u64) {
+    let (chunk, offset) = (size / record.chunk_bytes, size % record.chunk_bytes);
+    let mut from = chunk + 1;
+    if offset > 0 {
+        let key = data_key(record, chunk);
+        change.push(Op::PunchRange { key, offset, len: u64::MAX - offset });
+        from += 1;
+    }
+    change.push(Op::PunchDkeysFrom { object: record.oid, from });
+}
+
+/// The array of one chunk.
+pub(crate) fn data_key(record: &Record, chunk: u64) -> daos_types::rpc::KeyRef {
+    daos_types::rpc::KeyRef {
+        object: record.oid,
+        dkey: Dkey::from_u64(chunk + 1),
+        akey: keys::DATA.into(),
+    }
+}
+
+/// The record after a change.
+fn changed(old: &Record, facts: Facts, set: SetAttr, now: u64) -> Result<Record> {
+    let mut record =
+        Record { version: old.version + 1, ctime: Time::from_nanos(now), ..old.clone() };
+    let time = |set: SetTime| match set {
+        SetTime::Now => Time::from_nanos(now),
+        SetTime::To(time) => time,
+    };
+    if let Some(mode) = set.mode {
+        record.mode = old.mode & !PERMISSIONS | mode & PERMISSIONS;
+    }
+    if set.uid.is_some() || set.gid.is_some() {
+        record.uid = set.uid.unwrap_or(old.uid);
+        record.gid = set.gid.unwrap_or(old.gid);
+        if set.mode.is_none() {
+            record.mode = without_set_id(record.mode);
+        }
+    }
+    if let Some(size) = set.size {
+        check_size(old.kind(), size)?;
+        record.size_floor = size;
+        if set.kill_priv {
+            record.mode = without_set_id(record.mode);
+        }
+    }
+    if let Some(atime) = set.atime {
+        record.atime = time(atime);
+    }
+    if set.size.is_some() || set.mtime.is_some() {
+        record.mtime = time(set.mtime.unwrap_or(SetTime::Now));
+        record.mtime_epoch = match facts {
+            Facts::File(info) => info.data_epoch.0,
+            Facts::Directory { stamp, .. } => stamp.max(now),
+        };
+    }
+    Ok(record)
+}
+
+fn check_size(kind: Kind, size: u64) -> Result<()> {
+    match kind {
+        Kind::File if size > FILE_BYTES_MAX => Err(Error::FileTooLarge),
+        Kind::File => Ok(()),
+        Kind::Directory => Err(Error::IsDirectory),
+        _ => Err(Error::Invalid("only files have a size to set")),
+    }
+}
+
+/// A mode after a change that POSIX does not trust: set-id bits of what can run go.
+pub(crate) fn without_set_id(mode: u32) -> u32 {
+    if mode & libc::S_IFMT == libc::S_IFDIR {
+        return mode;
+    }
+    let runs_for_group = mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP;
+    let gone = libc::S_ISUID | if runs_for_group { libc::S_ISGID } else { 0 };
+    mode & !gone
+}
+
+#[cfg(test)]
+mod tests {
+    use daos_types::rpc::ObjectInfo;
+
+    use super::*;
+    use crate::record::tests::sample;
+
+    fn after(mode: u32, set: SetAttr) -> u32 {
+        let old = Record { mode: libc::S_IFREG | mode, ..sample() };
+        let facts = Facts::File(ObjectInfo::default());
+        changed(&old, facts, set, 1).unwrap().mode & PERMISSIONS
+    }
+
+    #[test]
+    fn chown_takes_set_id_bits() {
+        let chown = SetAttr { uid: Some(5), ..SetAttr::default() };
+        assert_eq!(after(0o6755, chown), 0o755);
+        // Set-gid without group execution marks mandatory locking, not set-gid.
+        assert_eq!(after(0o6745, chown), 0o2745);
+        assert_eq!(after(0o6755, SetAttr { mode: Some(0o4755), ..chown }), 0o4755);
+    }
+
+    #[test]
+    fn chmod_leaves_the_type_alone() {
+        let chmod = SetAttr { mode: Some(libc::S_IFDIR | 0o600), ..SetAttr::default() };
+        let facts = Facts::File(ObjectInfo::default());
+        assert_eq!(changed(&sample(), facts, chmod, 1).unwrap().mode, libc::S_IFREG | 0o600);
+    }
+
+    #[test]
+    fn every_change_raises_the_version() {
+        let facts = Facts::File(ObjectInfo::default());
+        let new = changed(&sample(), facts, SetAttr::default(), 1).unwrap();
+        assert_eq!(new.version, sample().version + 1);
+    }
+}

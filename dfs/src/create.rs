@@ -1,0 +1,264 @@
+//! New inodes: mknod, mkdir, symlink, create, tmpfile. One transaction each, which proves that the directory is there and
+//! the name is not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use daos_types::Akey;
+use daos_types::rpc::ObjectInfo;
+
+use crate::change::{Change, Place, TRIES_MAX};
+use crate::handles::Open;
+use crate::keys;
+use crate::lookup::check_new_name;
+use crate::mount::Dfs;
+use crate::record::{Record, flag};
+use crate::table::{Facts, Home, Inode, Loaded};
+use crate::{Caller, Entry, Error, Handle, Ino, Kind, Result, TARGET_BYTES_MAX, Time};
+
+/// What a new inode is, beyond its name.
+struct Make<'a> {
+    /// Type and permission bits; the umask was applied.
+    mode: u32,
+    rdev: u32,
+    target: &'a [u8],
+    caller: Caller,
+}
+
+impl Dfs {
+    /// Every kind but directories and symlinks, by `mode`'s type bits (none: a file). `mode` has the umask applied.
+    pub async fn mknod(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        rdev: u32,
+        caller: Caller,
+    ) -> Result<Entry> {
+        let mode = if mode & libc::S_IFMT == 0 { mode | libc::S_IFREG } else { mode };
+        let rdev = match Kind::of_mode(mode) {
+            Some(Kind::CharDevice | Kind::BlockDevice) => rdev,
+            Some(Kind::File | Kind::Fifo | Kind::Socket) => 0,
+            _ => return Err(Error::Invalid("mknod makes files, fifos, sockets and devices")),
+        };
+        self.make(parent, name, Make { mode, rdev, target: b"", caller }).await
+    }
+
+    /// An empty directory. `mode` has the umask applied.
+    pub async fn mkdir(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        caller: Caller,
+    ) -> Result<Entry> {
+        let mode = mode & !libc::S_IFMT | libc::S_IFDIR;
+        self.make(parent, name, Make { mode, rdev: 0, target: b"", caller }).await
+    }
+
+    pub async fn symlink(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        target: &[u8],
+        caller: Caller,
+    ) -> Result<Entry> {
+        if target.is_empty() {
+            return Err(Error::NoEntry);
+        }
+        if target.len() > TARGET_BYTES_MAX {
+            return Err(Error::NameTooLong { max: TARGET_BYTES_MAX });
+        }
+        self.make(parent, name, Make { mode: libc::S_IFLNK | 0o777, rdev: 0, target, caller }).await
+    }
+
+    /// Makes a file and opens it. Without O_EXCL a file that is there is opened instead, and truncated by O_TRUNC.
+    /// `mode` has the umask applied.
+    pub async fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Entry, Handle)> {
+        let mode = mode & !libc::S_IFMT | libc::S_IFREG;
+        for _ in 0..TRIES_MAX {
+            match self.make(parent, name, Make { mode, rdev: 0, target: b"", caller }).await {
+                Ok(entry) => {
+                    let flags = flags & !libc::O_TRUNC;
+                    return Ok((entry, self.open(entry.attr.ino, flags).await?));
+                }
+                Err(Error::Exists) if flags & libc::O_EXCL == 0 => {}
+                Err(error) => return Err(error),
+            }
+            match self.lookup(parent, name).await {
+                Ok(entry) => return self.open_found(entry, flags).await,
+                // It went between the two.
+                Err(Error::NoEntry) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Contended { tries: TRIES_MAX })
+    }
+
+    async fn open_found(&self, found: Entry, flags: i32) -> Result<(Entry, Handle)> {
+        let ino = found.attr.ino;
+        let opened = match found.attr.kind {
+            Kind::Directory => Err(Error::IsDirectory),
+            _ => self.open(ino, flags).await,
+        };
+        match opened {
+            Ok(handle) => Ok((Entry { attr: self.getattr(ino).await? }, handle)),
+            Err(error) => {
+                self.forget(ino, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// A file without a name, open; `link` may give it one, and it is gone when it is closed before.
+    pub async fn tmpfile(
+        &self,
+        parent: Ino,
+        mode: u32,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Entry, Handle)> {
+        self.writable()?;
+        let directory = self.directory(parent).await?;
+        let ino = self.numbers.next().await?;
+        let mode = mode & !libc::S_IFMT | libc::S_IFREG;
+        let make = Make { mode, rdev: 0, target: b"", caller };
+        let mut record = self.new_record(ino, &make, &directory.record);
+        record.nlink = 0;
+        if flags & libc::O_EXCL == 0 {
+            record.flags |= flag::LINKABLE;
+        }
+        let mut change = Change::new();
+        change.demand_directory(parent);
+        change.put_record(&Place::orphan(self.lease, ino), &record);
+        self.commit_new(change).await?;
+        let inode = self.learn_new(Loaded { home: Home::Orphan, record: Arc::new(record) });
+        inode.opened();
+        let handle = self.handles.add(Open { ino, flags })?;
+        let entry = Entry { attr: self.attr(&inode).await? };
+        self.remember(ino, 1);
+        Ok((entry, handle))
+    }
+
+    async fn make(&self, parent: Ino, name: &[u8], make: Make<'_>) -> Result<Entry> {
+        self.writable()?;
+        check_new_name(name)?;
+        let directory = self.directory(parent).await?;
+        let ino = self.numbers.next().await?;
+        let record = self.new_record(ino, &make, &directory.record);
+        let kind = record.kind();
+        let change = self.creation(parent, name, &record, make.target);
+        self.commit_new(change).await?;
+        let home = Home::Entry { parent, name: Bytes::copy_from_slice(name) };
+        let inode = self.learn_new(Loaded { home, record: Arc::new(record) });
+        if kind != Kind::Directory {
+            inode.learn_facts(inode.generation(), Facts::File(ObjectInfo::default()));
+        }
+        self.names_changed(parent);
+        let entry = Entry { attr: self.attr(&inode).await? };
+        self.remember(ino, 1);
+        Ok(entry)
+    }
+
+    fn creation(&self, parent: Ino, name: &[u8], record: &Record, target: &[u8]) -> Change {
+        let place = Place::entry(parent, name);
+        let mut change = Change::new();
+        change.demand_directory(parent);
+        change.demand_no_entry(parent, name);
+        change.put_record(&place, record);
+        if record.kind() == Kind::Symlink {
+            change.put_single(place.key(keys::SYMLINK), Bytes::copy_from_slice(target));
+        }
+        change.put_pointer(record.oid, keys::back_akey(parent, name));
+        change.stamp(parent, record.btime);
+        change.count_if_directory(record.kind(), parent, 1);
+        change
+    }
+
+    /// Every condition of a creation has an answer of its own, so there is no reading again.
+    async fn commit_new(&self, change: Change) -> Result<()> {
+        match change.commit(&self.container).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::Contended { tries: 1 }),
+        }
+    }
+
+    fn learn_new(&self, loaded: Loaded) -> Arc<Inode> {
+        let inode = self.table.get(loaded.record.ino);
+        inode.learn(loaded);
+        inode
+    }
+
+    fn new_record(&self, ino: Ino, make: &Make<'_>, parent: &Record) -> Record {
+        let kind = Kind::of_mode(make.mode).expect("callers set the type bits");
+        let oid = keys::oid(ino, kind);
+        let now = self.now();
+        let time = Time::from_nanos(now);
+        let set_gid = parent.mode & libc::S_ISGID;
+        let inherited = if kind == Kind::Directory { set_gid } else { 0 };
+        Record {
+            mode: make.mode | inherited,
+            oid,
+            mtime: time,
+            ctime: time,
+            chunk_bytes: match (kind, parent.chunk_bytes) {
+                (Kind::File | Kind::Directory, 0) => self.chunk_bytes,
+                (Kind::File | Kind::Directory, of_parent) => of_parent,
+                _ => 0,
+            },
+            class: oid.class().0,
+            uid: make.caller.uid,
+            gid: if set_gid != 0 { parent.gid } else { make.caller.gid },
+            value_len: make.target.len() as u64,
+            mtime_epoch: now,
+            version: 1,
+            ino,
+            size_floor: 0,
+            atime: time,
+            nlink: 1,
+            btime: now,
+            flags: 0,
+            rdev: make.rdev,
+            tail: Bytes::new(),
+        }
+    }
+
+    /// Names in a directory changed by an own transaction.
+    pub(crate) fn names_changed(&self, directory: Ino) {
+        if let Some(inode) = self.table.known(directory) {
+            inode.change_facts(|_| None);
+        }
+    }
+
+    /// The target of a symlink.
+    pub async fn readlink(&self, ino: Ino) -> Result<Bytes> {
+        let inode = self.inode(ino)?;
+        for _ in 0..TRIES_MAX {
+            let loaded = self.load(&inode).await?;
+            if loaded.record.kind() != Kind::Symlink {
+                return Err(Error::Invalid("not a symlink"));
+            }
+            let place = Place::of(&loaded.home, ino, self.lease).ok_or(Error::Stale)?;
+            let key = place.key(Akey::from(keys::SYMLINK));
+            match self.container.fetch_single(key).await? {
+                Some(target) if target.len() as u64 == loaded.record.value_len => {
+                    return Ok(target);
+                }
+                Some(_) => {
+                    let whose = format!("inode {ino}");
+                    let why = "the target has another length";
+                    return Err(Error::Damaged { what: "symlink", whose, why });
+                }
+                None => inode.doubt(),
+            }
+        }
+        Err(Error::Contended { tries: TRIES_MAX })
+    }
+}

@@ -1,0 +1,258 @@
+//! Bytes of files: read and write. A write needs no change of the inode's record; size and mtime follow from the data.
+//!
+//! # Order
+//! Reads and writes take a shared turn, so a truncate is before or after all of each; an append takes an exclusive one,
+//! and proves the end that it saw.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use daos_types::Epoch;
+use daos_types::rpc::{Condition, DATA_BYTES_MAX, FetchPart, Fetched, ObjectInfo, Op};
+
+use crate::attr::{data_key, without_set_id};
+use crate::change::{Change, Place, TRIES_MAX};
+use crate::keys;
+use crate::load::{data_end, file_size, object_part, read_object};
+use crate::lock::How;
+use crate::mount::Dfs;
+use crate::record::Record;
+use crate::table::{Facts, Home, Inode, Loaded};
+use crate::{Error, FILE_BYTES_MAX, Handle, Ino, Kind, Result};
+
+/// A part of a file that lies in one chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Piece {
+    pub(crate) chunk: u64,
+    /// In the chunk.
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+}
+
+/// The parts of `len` bytes from `offset`, chunk by chunk.
+pub(crate) fn pieces(chunk_bytes: u64, offset: u64, len: u64) -> impl Iterator<Item = Piece> {
+    let end = offset + len;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let (chunk, offset) = (at / chunk_bytes, at % chunk_bytes);
+        let len = (chunk_bytes - offset).min(end - at);
+        at += len;
+        Some(Piece { chunk, offset, len })
+    })
+}
+
+impl Dfs {
+    /// At most `len` bytes from `offset`; fewer only at the end of the file, or beyond 4 MiB. Handle 0 reads without one.
+    pub async fn read(&self, ino: Ino, _handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
+        let inode = self.inode(ino)?;
+        let _turn = inode.turn(How::Shared).await;
+        let loaded = self.file(&inode).await?;
+        let record = &*loaded.record;
+        let len = (len.min(DATA_BYTES_MAX) as u64).min(FILE_BYTES_MAX.saturating_sub(offset));
+        let generation = inode.generation();
+        let known = match inode.size_facts() {
+            Some(Facts::File(info)) if self.cache_attributes => Some(info),
+            _ => None,
+        };
+        // When the size is known only what is there is asked for; else size and data come together.
+        let wanted = match known {
+            Some(info) => len.min(file_size(record, &info).saturating_sub(offset)),
+            None => len,
+        };
+        let mut parts: Vec<_> = pieces(record.chunk_bytes, offset, wanted)
+            .map(|piece| FetchPart::Array {
+                key: data_key(record, piece.chunk),
+                offset: piece.offset,
+                len: piece.len,
+            })
+            .collect();
+        if known.is_none() {
+            parts.push(object_part(record.oid));
+        }
+        if parts.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let mut fetched = self.container.fetch(parts).await?;
+        let info = match known {
+            Some(info) => info,
+            None => {
+                let info = read_object(fetched.pop())?;
+                inode.learn_facts(generation, Facts::File(info));
+                info
+            }
+        };
+        let mut data = join(fetched)?;
+        let left = file_size(record, &info).saturating_sub(offset);
+        data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        Ok(data)
+    }
+
+    /// Writes `data` (at most its first 4 MiB), all or nothing, and says how much. `append`: at the end, wherever that is;
+    /// `kill_priv`: set-id bits go first. Handle 0 writes without one.
+    pub async fn write(
+        &self,
+        ino: Ino,
+        _handle: Handle,
+        offset: u64,
+        mut data: Bytes,
+        append: bool,
+        kill_priv: bool,
+    ) -> Result<usize> {
+        self.writable()?;
+        data.truncate(DATA_BYTES_MAX);
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let inode = self.inode(ino)?;
+        if kill_priv {
+            self.kill_set_id(&inode).await?;
+        }
+        if append {
+            return self.append(&inode, data).await;
+        }
+        let _turn = inode.turn(How::Shared).await;
+        let loaded = self.file(&inode).await?;
+        let data = fitting(offset, data)?;
+        let change = write_change(&loaded.record, offset, &data);
+        let Some(epoch) = change.commit(&self.container).await? else {
+            return Err(Error::Protocol { asked: "write without conditions" });
+        };
+        note_written(&inode, &loaded.record, offset + data.len() as u64, epoch);
+        Ok(data.len())
+    }
+
+    async fn append(&self, inode: &Arc<Inode>, data: Bytes) -> Result<usize> {
+        let _turn = inode.turn(How::Exclusive).await;
+        for _ in 0..TRIES_MAX {
+            let loaded = self.file(inode).await?;
+            let record = &*loaded.record;
+            let Facts::File(info) = self.facts(inode, &loaded).await? else {
+                return Err(Error::IsDirectory);
+            };
+            let offset = file_size(record, &info);
+            let data = fitting(offset, data.clone())?;
+            let mut change = write_change(record, offset, &data);
+            expect_end(&mut change, record, &info);
+            if record.size_floor > data_end(record, &info) {
+                let place = Place::of(&loaded.home, inode.ino, self.lease).ok_or(Error::Stale)?;
+                change.expect_record(&place, record);
+            }
+            if let Some(epoch) = change.commit(&self.container).await? {
+                note_written(inode, record, offset + data.len() as u64, epoch);
+                return Ok(data.len());
+            }
+            inode.doubt();
+        }
+        Err(Error::Contended { tries: TRIES_MAX })
+    }
+
+    /// The record of an inode with bytes.
+    pub(crate) async fn file(&self, inode: &Inode) -> Result<Loaded> {
+        let loaded = self.load(inode).await?;
+        match (loaded.record.kind(), &loaded.home) {
+            (_, Home::Gone) => Err(Error::Stale),
+            (Kind::File, _) => Ok(loaded),
+            (Kind::Directory, _) => Err(Error::IsDirectory),
+            _ => Err(Error::Invalid("not a regular file")),
+        }
+    }
+
+    async fn kill_set_id(&self, inode: &Arc<Inode>) -> Result<()> {
+        let mode = self.load(inode).await?.record.mode;
+        let without = without_set_id(mode);
+        if mode == without {
+            return Ok(());
+        }
+        let _turn = inode.turn(How::Exclusive).await;
+        let chmod = crate::SetAttr { mode: Some(without), ..crate::SetAttr::default() };
+        self.change_attr(inode, chmod).await
+    }
+}
+
+/// As much of `data` as may be in a file.
+fn fitting(offset: u64, mut data: Bytes) -> Result<Bytes> {
+    let room = FILE_BYTES_MAX.saturating_sub(offset);
+    if room == 0 {
+        return Err(Error::FileTooLarge);
+    }
+    data.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+    Ok(data)
+}
+
+fn write_change(record: &Record, offset: u64, data: &Bytes) -> Change {
+    let mut change = Change::new();
+    let mut at = 0;
+    for piece in pieces(record.chunk_bytes, offset, data.len() as u64) {
+        let end = at + piece.len as usize;
+        change.push(Op::UpdateArray {
+            key: data_key(record, piece.chunk),
+            offset: piece.offset,
+            data: data.slice(at..end),
+        });
+        at = end;
+    }
+    change
+}
+
+/// The data still ends where it did.
+pub(crate) fn expect_end(change: &mut Change, record: &Record, info: &ObjectInfo) {
+    let (dkey, end) = info.array_end;
+    change.expect(Condition::ArrayEnd { object: record.oid, akey: keys::DATA.into(), dkey, end });
+}
+
+/// An own write ended at `end`: size and data epoch are known without asking, the space it took is not.
+fn note_written(inode: &Inode, record: &Record, end: u64, epoch: Epoch) {
+    let last = (end - 1) / record.chunk_bytes;
+    let array_end = (last + 1, end - last * record.chunk_bytes);
+    inode.change_facts(|facts| match facts {
+        Facts::File(info) => Some(Facts::File(ObjectInfo {
+            data_epoch: info.data_epoch.max(epoch),
+            array_end: info.array_end.max(array_end),
+            stored_bytes: info.stored_bytes,
+        })),
+        Facts::Directory { .. } => None,
+    });
+    inode.space_changed();
+}
+
+/// The pieces of a read in one run; without a copy when there is one.
+fn join(fetched: Vec<Fetched>) -> Result<Bytes> {
+    let array = |fetched| match fetched {
+        Fetched::Array(bytes) => Ok(bytes),
+        _ => Err(Error::Protocol { asked: "array" }),
+    };
+    let mut arrays = fetched.into_iter().map(array).collect::<Result<Vec<Bytes>>>()?;
+    if arrays.len() == 1 {
+        return Ok(arrays.pop().expect("there is one"));
+    }
+    let mut joined = BytesMut::with_capacity(arrays.iter().map(Bytes::len).sum());
+    arrays.iter().for_each(|array| joined.extend_from_slice(array));
+    Ok(joined.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_at_chunk_borders() {
+        let all: Vec<_> = pieces(10, 8, 15).collect();
+        let expected = [
+            Piece { chunk: 0, offset: 8, len: 2 },
+            Piece { chunk: 1, offset: 0, len: 10 },
+            Piece { chunk: 2, offset: 0, len: 3 },
+        ];
+        assert_eq!(all, expected);
+        assert_eq!(pieces(10, 8, 0).count(), 0);
+    }
+
+    #[test]
+    fn writes_stop_at_the_largest_file() {
+        let data = Bytes::from_static(b"abcdef");
+        assert_eq!(fitting(FILE_BYTES_MAX - 2, data.clone()).unwrap().len(), 2);
+        assert_eq!(fitting(FILE_BYTES_MAX, data), Err(Error::FileTooLarge));
+    }
+}

@@ -1,0 +1,62 @@
+//! Open and release: who keeps an inode's data alive after its last name.
+
+use crate::handles::Open;
+use crate::lock::How;
+use crate::mount::Dfs;
+use crate::table::Home;
+use crate::{Error, Handle, Ino, Kind, Result, SetAttr};
+
+impl Dfs {
+    /// `flags` as `open(2)`; O_TRUNC truncates, O_APPEND and O_SYNC are for the caller to pass on with each write.
+    pub async fn open(&self, ino: Ino, flags: i32) -> Result<Handle> {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+        if writes {
+            self.writable()?;
+        }
+        let inode = self.inode(ino)?;
+        let turn = inode.turn(How::Shared).await;
+        let loaded = self.load(&inode).await?;
+        if loaded.home == Home::Gone {
+            return Err(Error::Stale);
+        }
+        if writes && loaded.record.kind() == Kind::Directory {
+            return Err(Error::IsDirectory);
+        }
+        let handle = self.handles.add(Open { ino, flags })?;
+        inode.opened();
+        drop(turn);
+        if flags & libc::O_TRUNC != 0 && loaded.record.kind() == Kind::File {
+            let truncate = SetAttr { size: Some(0), ..SetAttr::default() };
+            if let Err(error) = self.setattr(ino, truncate).await {
+                self.release(ino, handle).await?;
+                return Err(error);
+            }
+        }
+        Ok(handle)
+    }
+
+    /// Ends a handle. The last one of an inode without a name ends the inode.
+    pub async fn release(&self, ino: Ino, handle: Handle) -> Result<()> {
+        self.handles.remove(ino, handle)?;
+        let inode = self.inode(ino)?;
+        if inode.closed() > 0 {
+            return Ok(());
+        }
+        match inode.loaded() {
+            // A named inode whose unlink is under way is waited for by the turn that `last_close` takes.
+            Some(loaded) if loaded.record.nlink > 0 && !inode.busy() => Ok(()),
+            _ => self.last_close(&inode).await,
+        }
+    }
+
+    /// A close of one descriptor. Nothing waits here: every write was answered by the engine.
+    pub async fn flush(&self, ino: Ino, handle: Handle) -> Result<()> {
+        self.handles.get(ino, handle).map(drop)
+    }
+
+    /// What was written to this file, and all it depends on, is on stable media.
+    pub async fn fsync(&self, ino: Ino, _data_only: bool) -> Result<()> {
+        self.own(ino)?;
+        self.sync().await
+    }
+}

@@ -1,0 +1,86 @@
+//! Inodes without a name: kept while they are open, reclaimed at the last close, or by the next mount after a crash.
+//!
+//! # Invariants
+//! 1. An inode without a name is in the orphan object from the transaction that takes its last name to the one that
+//!    removes its data.
+
+use daos_client::Page;
+use daos_types::ObjectId;
+use daos_types::rpc::{Cursor, ListedDkey, Op};
+
+use crate::change::{Change, Place};
+use crate::keys;
+use crate::load::decode;
+use crate::lock::How;
+use crate::mount::Dfs;
+use crate::record::{RECORD_BYTES_MAX, Record};
+use crate::table::{Home, Inode, Loaded};
+use crate::{Error, Ino, Result};
+
+/// Orphans reclaimed by one transaction.
+const BATCH: usize = 12;
+
+impl Dfs {
+    /// The last handle of an inode was closed.
+    pub(crate) async fn last_close(&self, inode: &std::sync::Arc<Inode>) -> Result<()> {
+        let _turn = inode.turn(How::Exclusive).await;
+        // Somebody may have opened it again, or given it a name.
+        let orphan = matches!(inode.home(), Some(Home::Orphan | Home::TableOrphan));
+        if inode.opens() > 0 || !orphan || self.read_only {
+            return Ok(());
+        }
+        let Some(Loaded { home, record }) = inode.loaded() else { return Ok(()) };
+        let mut change = Change::new();
+        let place = Place::orphan(self.lease, inode.ino);
+        reclaim(&mut change, &place, inode.ino, record.oid, home == Home::TableOrphan);
+        change.commit(&self.container).await?;
+        let mut record = Record::clone(&record);
+        record.version += 1;
+        inode.learn(Loaded { home: Home::Gone, record: record.into() });
+        inode.change_facts(|_| None);
+        Ok(())
+    }
+
+    /// Reclaims what other mounts left, and what nobody has open at this one.
+    pub(crate) async fn reclaim_orphans(&self) -> Result<()> {
+        let mut after = Cursor::Start;
+        loop {
+            let page = Page { after, entries_max: BATCH as u32, bytes_max: 1 << 20 };
+            let akeys = vec![keys::INODE.into()];
+            let listed =
+                self.container.list_dkeys(keys::ORPHANS_OID, akeys, RECORD_BYTES_MAX, page).await?;
+            let mut change = Change::new();
+            for orphan in &listed.dkeys {
+                self.reclaim_listed(&mut change, orphan)?;
+            }
+            change.commit(&self.container).await?;
+            match listed.dkeys.last() {
+                Some(last) if !listed.end => after = last.cursor.clone(),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn reclaim_listed(&self, change: &mut Change, orphan: &ListedDkey) -> Result<()> {
+        let damaged =
+            |why| Error::Damaged { what: "orphan", whose: format!("{:?}", orphan.dkey), why };
+        let (lease, ino) =
+            keys::orphan_of(&orphan.dkey).ok_or(damaged("its dkey is no orphan's"))?;
+        if lease == self.lease && self.table.known(ino).is_some_and(|inode| inode.opens() > 0) {
+            return Ok(());
+        }
+        let place = Place { object: keys::ORPHANS_OID, dkey: orphan.dkey.clone() };
+        let (_, value) = orphan.values.first().ok_or(damaged("it has no record"))?;
+        let record = decode(&place, value)?;
+        reclaim(change, &place, ino, record.oid, record.is_reference());
+        Ok(())
+    }
+}
+
+fn reclaim(change: &mut Change, place: &Place, ino: Ino, oid: ObjectId, in_table: bool) {
+    change.push(Op::PunchObject { object: oid });
+    if in_table {
+        change.punch(&Place::table(ino));
+    }
+    change.punch(place);
+}

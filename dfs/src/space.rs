@@ -1,0 +1,264 @@
+//! Space: statfs, fallocate, and where data and holes are.
+
+use std::sync::Arc;
+
+use daos_types::rpc::{ExtentInfo, ObjectInfo, Op};
+
+use crate::attr::data_key;
+use crate::change::{Change, Place, TRIES_MAX};
+use crate::io::{Piece, expect_end, pieces};
+use crate::keys;
+use crate::load::file_size;
+use crate::lock::How;
+use crate::mount::Dfs;
+use crate::record::Record;
+use crate::table::{Facts, Inode, Loaded};
+use crate::{Error, FILE_BYTES_MAX, Ino, NAME_BYTES_MAX, Result, Seek, Space, Time};
+
+/// Unit of `statfs`.
+const BLOCK_BYTES: u32 = 4096;
+/// Chunks that one transaction of a fallocate touches.
+const BATCH: usize = 24;
+/// Extents asked for at a time.
+const EXTENTS: u32 = 256;
+
+/// What a fallocate does to its range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Plan {
+    punch: bool,
+    allocate: bool,
+    keep_size: bool,
+}
+
+impl Dfs {
+    /// Space of the store; inodes are bounded by space only.
+    pub async fn statfs(&self) -> Result<Space> {
+        let usage = self.container.client().total_usage().await?;
+        let inodes = self.container.query().await?.objects;
+        // An empty file takes this much at least; so many more could be made.
+        let inodes_free = usage.free / 512;
+        Ok(Space {
+            capacity: usage.capacity,
+            free: usage.free,
+            available: usage.free,
+            block_bytes: BLOCK_BYTES,
+            inodes: inodes + inodes_free,
+            inodes_free,
+            name_bytes_max: NAME_BYTES_MAX as u32,
+        })
+    }
+
+    /// `mode`: `FALLOC_FL_*`. Allocate, punch a hole, zero a range, each with or without keeping the size as POSIX allows.
+    pub async fn fallocate(&self, ino: Ino, mode: i32, offset: u64, len: u64) -> Result<()> {
+        self.writable()?;
+        let plan = plan(mode)?;
+        if len == 0 {
+            return Err(Error::Invalid("an empty range"));
+        }
+        let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX);
+        let end = end.ok_or(Error::FileTooLarge)?;
+        let inode = self.inode(ino)?;
+        let _turn = inode.turn(How::Exclusive).await;
+        let loaded = self.file(&inode).await?;
+        if plan.allocate {
+            self.check_room(len).await?;
+        }
+        let ranges = if plan.allocate {
+            pieces(loaded.record.chunk_bytes, offset, len).collect()
+        } else {
+            self.stored_pieces(&loaded.record, offset, end).await?
+        };
+        // Size and times first: whatever is cut short, no byte that was there moves past the end.
+        let mut batches = ranges.chunks(BATCH);
+        let first = batches.next().unwrap_or_default();
+        let done = self.fallocate_first(&inode, plan, end, first).await;
+        inode.change_facts(|_| None);
+        done?;
+        for batch in batches {
+            let mut change = Change::new();
+            push_pieces(&mut change, &loaded.record, plan, batch);
+            let done = change.commit(&self.container).await;
+            inode.change_facts(|_| None);
+            done?;
+        }
+        Ok(())
+    }
+
+    async fn check_room(&self, len: u64) -> Result<()> {
+        let usage = self.container.client().total_usage().await?;
+        if len > usage.free { Err(daos_types::Error::NoSpace.into()) } else { Ok(()) }
+    }
+
+    /// The first batch, with the size that the file has in the end.
+    async fn fallocate_first(
+        &self,
+        inode: &Arc<Inode>,
+        plan: Plan,
+        end: u64,
+        batch: &[Piece],
+    ) -> Result<()> {
+        for _ in 0..TRIES_MAX {
+            let old = self.file(inode).await?;
+            let Facts::File(info) = self.facts(inode, &old).await? else {
+                return Err(Error::IsDirectory);
+            };
+            let place = Place::of(&old.home, inode.ino, self.lease).ok_or(Error::Stale)?;
+            let record = sized(&old.record, &info, plan, end, self.now());
+            let mut change = Change::new();
+            change.expect_record(&place, &old.record);
+            expect_end(&mut change, &old.record, &info);
+            change.put_record(&place, &record);
+            push_pieces(&mut change, &record, plan, batch);
+            if change.commit(&self.container).await?.is_some() {
+                inode.learn(Loaded { home: old.home, record: Arc::new(record) });
+                return Ok(());
+            }
+            inode.doubt();
+        }
+        Err(Error::Contended { tries: TRIES_MAX })
+    }
+
+    /// The parts of a range where something is stored, one per chunk.
+    async fn stored_pieces(&self, record: &Record, offset: u64, end: u64) -> Result<Vec<Piece>> {
+        let mut found: Vec<Piece> = Vec::new();
+        let mut at = offset;
+        while at < end {
+            let (stored, next) = self.stored_chunks(record, at).await?;
+            for chunk in stored {
+                let start = (chunk * record.chunk_bytes).max(offset);
+                let stop = (chunk + 1).saturating_mul(record.chunk_bytes).min(end);
+                let seen = found.last().is_some_and(|last| last.chunk >= chunk);
+                if start < stop && !seen {
+                    found.extend(pieces(record.chunk_bytes, start, stop - start));
+                }
+            }
+            at = next;
+        }
+        Ok(found)
+    }
+
+    /// Chunks with something stored from `at` on, and where to go on (the end of the file's range when there are no more).
+    async fn stored_chunks(&self, record: &Record, at: u64) -> Result<(Vec<u64>, u64)> {
+        let extents = self.extents_from(record, at).await?;
+        let mut chunks: Vec<u64> = extents.iter().map(|extent| extent.dkey - 1).collect();
+        chunks.dedup();
+        let more = extents.len() == EXTENTS as usize;
+        let next = match chunks.last() {
+            Some(last) if more => (last + 1).saturating_mul(record.chunk_bytes),
+            _ => u64::MAX,
+        };
+        Ok((chunks, next))
+    }
+
+    async fn extents_from(&self, record: &Record, at: u64) -> Result<Vec<ExtentInfo>> {
+        let from = (at / record.chunk_bytes + 1, at % record.chunk_bytes);
+        let akey = keys::DATA.into();
+        Ok(self.container.extents(record.oid, akey, from, EXTENTS).await?)
+    }
+
+    /// The first byte at or after `offset` that is data, or in a hole. The end of the file is a hole. Allocated space that
+    /// was never written is a hole.
+    pub async fn lseek(&self, ino: Ino, offset: u64, seek: Seek) -> Result<u64> {
+        let inode = self.inode(ino)?;
+        let _turn = inode.turn(How::Shared).await;
+        let loaded = self.file(&inode).await?;
+        let record = &*loaded.record;
+        let Facts::File(info) = self.facts(&inode, &loaded).await? else {
+            return Err(Error::IsDirectory);
+        };
+        let size = file_size(record, &info);
+        if offset >= size {
+            return Err(Error::NoSuchRange);
+        }
+        let mut at = offset;
+        loop {
+            let extents = self.extents_from(record, at).await?;
+            for extent in extents.iter().filter(|extent| extent.written) {
+                let start = (extent.dkey - 1) * record.chunk_bytes + extent.offset;
+                let end = start + extent.len;
+                match seek {
+                    _ if end <= at => {}
+                    Seek::Data if start < size => return Ok(start.max(at)),
+                    Seek::Data => return Err(Error::NoSuchRange),
+                    Seek::Hole if start > at => return Ok(at.min(size)),
+                    Seek::Hole => at = end,
+                }
+            }
+            let more = extents.len() == EXTENTS as usize;
+            match (extents.last(), seek) {
+                (Some(last), _) if more => {
+                    at = at.max((last.dkey - 1) * record.chunk_bytes + last.offset + last.len);
+                }
+                (_, Seek::Data) => return Err(Error::NoSuchRange),
+                (_, Seek::Hole) => return Ok(at.min(size)),
+            }
+            if at >= size {
+                return match seek {
+                    Seek::Data => Err(Error::NoSuchRange),
+                    Seek::Hole => Ok(size),
+                };
+            }
+        }
+    }
+}
+
+fn plan(mode: i32) -> Result<Plan> {
+    let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+    match mode & !libc::FALLOC_FL_KEEP_SIZE {
+        0 => Ok(Plan { punch: false, allocate: true, keep_size }),
+        libc::FALLOC_FL_PUNCH_HOLE if keep_size => {
+            Ok(Plan { punch: true, allocate: false, keep_size })
+        }
+        libc::FALLOC_FL_ZERO_RANGE => Ok(Plan { punch: true, allocate: true, keep_size }),
+        libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE => {
+            Err(Error::NotSupported("collapse and insert of ranges"))
+        }
+        _ => Err(Error::NotSupported("this mode of fallocate")),
+    }
+}
+
+/// The record with the size that the file is to have: what it has now, or up to `end`.
+fn sized(old: &Record, info: &ObjectInfo, plan: Plan, end: u64, now: u64) -> Record {
+    let size = file_size(old, info);
+    let size = if plan.keep_size { size } else { size.max(end) };
+    let mut record = Record {
+        version: old.version + 1,
+        ctime: Time::from_nanos(now),
+        size_floor: size,
+        ..old.clone()
+    };
+    if plan.punch || size != file_size(old, info) {
+        record.mtime = Time::from_nanos(now);
+        record.mtime_epoch = info.data_epoch.0;
+    }
+    record
+}
+
+fn push_pieces(change: &mut Change, record: &Record, plan: Plan, batch: &[Piece]) {
+    for Piece { chunk, offset, len } in batch.iter().copied() {
+        let key = data_key(record, chunk);
+        if plan.punch {
+            change.push(Op::PunchRange { key: key.clone(), offset, len });
+        }
+        if plan.allocate {
+            change.push(Op::Allocate { key, offset, len });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_that_have_no_meaning_are_refused_by_name() {
+        assert!(plan(0).unwrap().allocate);
+        assert!(plan(libc::FALLOC_FL_PUNCH_HOLE).is_err());
+        assert!(plan(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).unwrap().punch);
+        let zero = plan(libc::FALLOC_FL_ZERO_RANGE).unwrap();
+        assert!(zero.punch && zero.allocate && !zero.keep_size);
+        for mode in [libc::FALLOC_FL_COLLAPSE_RANGE, libc::FALLOC_FL_INSERT_RANGE, 0x40] {
+            assert!(matches!(plan(mode), Err(Error::NotSupported(_))));
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Inodes that this mount knows: where each one's record is, what it said last, who has it open.
+//!
+//! # Invariants
+//! 1. A cached record is replaced only by one of the same or a newer version; its home comes and goes with it.
+//! 2. Facts (size, data epoch) are kept only if nothing changed them between the start of their fetch and its end.
+//! 3. An inode that is open stays in the table; others may be dropped at any time, because homes can be found again
+//!    from back pointers. The table holds `inodes_max` inodes and those that are open.
+//!
+//! # Order
+//! Turns on several inodes are taken in the order of their numbers. No mutex here is held across an await.
+
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use daos_types::rpc::ObjectInfo;
+
+use crate::Ino;
+use crate::lock::{How, Lock};
+use crate::record::Record;
+
+/// Where an inode's record is stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Home {
+    /// The superblock's `/`.
+    Root,
+    /// With its only name.
+    Entry { parent: Ino, name: Bytes },
+    /// The inode table.
+    Table,
+    /// Without a name, open at this mount, in the orphan object.
+    Orphan,
+    /// Without a name, open at this mount, in the inode table.
+    TableOrphan,
+    /// Nowhere: the last name is gone and nothing is stored any more. What is known is what the kernel may still ask.
+    Gone,
+}
+
+impl Home {
+    pub(crate) fn is_named(&self) -> bool {
+        matches!(self, Self::Root | Self::Entry { .. } | Self::Table)
+    }
+}
+
+/// What is known of an inode beyond its record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Facts {
+    File(ObjectInfo),
+    Directory {
+        subdirectories: u64,
+        /// When names changed last; 0: not since mkdir.
+        stamp: u64,
+        stored_bytes: u64,
+    },
+}
+
+/// A record and where it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) home: Home,
+    pub(crate) record: Arc<Record>,
+}
+
+/// One known inode.
+pub(crate) struct Inode {
+    pub(crate) ino: Ino,
+    lock: Lock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    lookups: u64,
+    opens: u64,
+    loaded: Option<Loaded>,
+    facts: Option<Facts>,
+    /// `facts` hold but for the stored bytes.
+    space_unknown: bool,
+    /// Raised whenever facts may have changed.
+    generation: u64,
+    used: bool,
+}
+
+impl Inode {
+    fn new(ino: Ino) -> Self {
+        Self { ino, lock: Lock::default(), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds this mutex")
+    }
+
+    /// Waits for a turn on this inode.
+    pub(crate) async fn turn(self: &Arc<Self>, how: How) -> Turn {
+        self.lock.acquire(how).await;
+        Turn { inode: Arc::clone(self), how }
+    }
+
+    /// Somebody has an exclusive turn, or waits for one.
+    pub(crate) fn busy(&self) -> bool {
+        self.lock.busy()
+    }
+
+    pub(crate) fn loaded(&self) -> Option<Loaded> {
+        self.state().loaded.clone()
+    }
+
+    pub(crate) fn home(&self) -> Option<Home> {
+        self.state().loaded.as_ref().map(|loaded| loaded.home.clone())
+    }
+
+    /// Takes what a fetch or an own change showed, unless something newer is known (invariant 1).
+    pub(crate) fn learn(&self, loaded: Loaded) {
+        let mut state = self.state();
+        let newer =
+            state.loaded.as_ref().is_some_and(|old| old.record.version > loaded.record.version);
+        if !newer {
+            state.loaded = Some(loaded);
+        }
+    }
+
+    /// What was believed did not hold. An inode without a name has nobody else who could change it.
+    pub(crate) fn doubt(&self) {
+        let mut state = self.state();
+        let named = |loaded: &Loaded| loaded.home.is_named();
+        if state.loaded.as_ref().is_some_and(named) {
+            state.loaded = None;
+        }
+        state.facts = None;
+        state.generation += 1;
+    }
+
+    /// What is known for certain, all of it.
+    pub(crate) fn facts(&self) -> Option<Facts> {
+        let state = self.state();
+        if state.space_unknown { None } else { state.facts }
+    }
+
+    /// What is known for certain but for the stored bytes.
+    pub(crate) fn size_facts(&self) -> Option<Facts> {
+        self.state().facts
+    }
+
+    /// An own write took space, nobody knows how much.
+    pub(crate) fn space_changed(&self) {
+        self.state().space_unknown = true;
+    }
+
+    /// Before a fetch of facts.
+    pub(crate) fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// After a fetch of facts that began at `generation` (invariant 2).
+    pub(crate) fn learn_facts(&self, generation: u64, facts: Facts) {
+        let mut state = self.state();
+        if state.generation == generation {
+            state.facts = Some(facts);
+            state.space_unknown = false;
+        }
+    }
+
+    /// Facts changed by an own transaction to what `change` makes of them; `None`: nobody knows.
+    pub(crate) fn change_facts(&self, change: impl FnOnce(Facts) -> Option<Facts>) {
+        let mut state = self.state();
+        state.generation += 1;
+        state.facts = state.facts.and_then(change);
+    }
+
+    pub(crate) fn opens(&self) -> u64 {
+        self.state().opens
+    }
+
+    pub(crate) fn opened(&self) {
+        self.state().opens += 1;
+    }
+
+    /// The number of handles that are left.
+    pub(crate) fn closed(&self) -> u64 {
+        let mut state = self.state();
+        state.opens -= 1;
+        state.opens
+    }
+
+    fn evictable(self: &Arc<Self>) -> bool {
+        let mut state = self.state();
+        let used = std::mem::take(&mut state.used);
+        Arc::strong_count(self) == 1 && state.opens == 0 && !used
+    }
+}
+
+/// A turn on an inode; ends when dropped.
+pub(crate) struct Turn {
+    inode: Arc<Inode>,
+    how: How,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.inode.lock.release(self.how);
+    }
+}
+
+/// Exclusive turns on up to two inodes, in the order of their numbers.
+pub(crate) async fn turns(a: &Arc<Inode>, b: Option<&Arc<Inode>>) -> (Turn, Option<Turn>) {
+    match b {
+        Some(b) if b.ino < a.ino => {
+            let second = b.turn(How::Exclusive).await;
+            (a.turn(How::Exclusive).await, Some(second))
+        }
+        Some(b) if b.ino > a.ino => {
+            let first = a.turn(How::Exclusive).await;
+            (first, Some(b.turn(How::Exclusive).await))
+        }
+        _ => (a.turn(How::Exclusive).await, None),
+    }
+}
+
+/// All known inodes.
+pub(crate) struct Table {
+    inodes_max: usize,
+    state: Mutex<TableState>,
+}
+
+#[derive(Default)]
+struct TableState {
+    inodes: HashMap<Ino, Arc<Inode>>,
+    /// Every inode of the table once, next to be looked at by eviction first.
+    clock: VecDeque<Ino>,
+}
+
+/// Most inodes that one insert looks at in search of one to drop.
+const SWEEP_MAX: usize = 16;
+
+impl Table {
+    pub(crate) fn new(inodes_max: usize) -> Self {
+        Self { inodes_max: inodes_max.max(16), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, TableState> {
+        self.state.lock().expect("no code panics while it holds this mutex")
+    }
+
+    pub(crate) fn known(&self, ino: Ino) -> Option<Arc<Inode>> {
+        self.state().inodes.get(&ino).map(Arc::clone)
+    }
+
+    /// The inode with this number, known or not, stored or not.
+    pub(crate) fn get(&self, ino: Ino) -> Arc<Inode> {
+        let mut table = self.state();
+        let TableState { inodes, clock } = &mut *table;
+        let inode = match inodes.entry(ino) {
+            Slot::Occupied(slot) => Arc::clone(slot.get()),
+            Slot::Vacant(slot) => {
+                clock.push_back(ino);
+                Arc::clone(slot.insert(Arc::new(Inode::new(ino))))
+            }
+        };
+        inode.state().used = true;
+        if table.inodes.len() > self.inodes_max {
+            table.sweep();
+        }
+        inode
+    }
+
+    pub(crate) fn remember(&self, ino: Ino, count: u64) {
+        self.get(ino).state().lookups += count;
+    }
+
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        let mut table = self.state();
+        let Some(inode) = table.inodes.get(&ino) else { return };
+        let mut state = inode.state();
+        state.lookups = state.lookups.saturating_sub(count);
+        let unused = state.lookups == 0 && state.opens == 0;
+        drop(state);
+        if unused && Arc::strong_count(inode) == 1 {
+            table.inodes.remove(&ino);
+            // Its place in `clock` goes when the sweep comes by, or when there are too many such.
+            if table.clock.len() > 2 * table.inodes.len() + SWEEP_MAX {
+                let TableState { inodes, clock } = &mut *table;
+                clock.retain(|ino| inodes.contains_key(ino));
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.state().inodes.len()
+    }
+}
+
+impl TableState {
+    fn sweep(&mut self) {
+        for _ in 0..SWEEP_MAX {
+            let Some(ino) = self.clock.pop_front() else { return };
+            match self.inodes.get(&ino) {
+                None => {}
+                Some(inode) if inode.evictable() => {
+                    self.inodes.remove(&ino);
+                }
+                Some(_) => self.clock.push_back(ino),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::sample;
+
+    fn loaded(version: u64) -> Loaded {
+        Loaded { home: Home::Table, record: Arc::new(Record { version, ..sample() }) }
+    }
+
+    #[test]
+    fn an_old_record_never_replaces_a_newer_one() {
+        let inode = Inode::new(Ino(5));
+        inode.learn(loaded(3));
+        inode.learn(loaded(2));
+        assert_eq!(inode.loaded().unwrap().record.version, 3);
+        inode.learn(loaded(4));
+        assert_eq!(inode.loaded().unwrap().record.version, 4);
+    }
+
+    #[test]
+    fn facts_fetched_across_a_change_are_not_kept() {
+        let inode = Inode::new(Ino(5));
+        let generation = inode.generation();
+        inode.change_facts(|_| None);
+        inode.learn_facts(generation, Facts::File(ObjectInfo::default()));
+        assert_eq!(inode.facts(), None);
+        inode.learn_facts(inode.generation(), Facts::File(ObjectInfo::default()));
+        assert!(inode.facts().is_some());
+    }
+
+    #[test]
+    fn the_table_is_bounded_but_keeps_what_is_open() {
+        let table = Table::new(16);
+        table.get(Ino(1)).opened();
+        for ino in 2..1000 {
+            table.get(Ino(ino));
+        }
+        assert!(table.len() <= 16 + SWEEP_MAX, "{} inodes", table.len());
+        assert!(table.known(Ino(1)).is_some());
+    }
+
+    #[test]
+    fn forgotten_inodes_leave_no_trace() {
+        let table = Table::new(1000);
+        for ino in 0..5000 {
+            table.remember(Ino(ino), 2);
+            table.forget(Ino(ino), 1);
+            assert!(table.known(Ino(ino)).is_some());
+            table.forget(Ino(ino), 1);
+        }
+        assert_eq!(table.len(), 0);
+        assert!(table.state().clock.len() <= 2 * SWEEP_MAX);
+    }
+}

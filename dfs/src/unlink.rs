@@ -1,0 +1,151 @@
+//! Names that go: unlink, rmdir, and the part of rename that replaces a name.
+//!
+//! The last name of an inode that is open leaves an orphan (orphan.rs); of one that is not, nothing.
+//!
+//! # Order
+//! The inode's exclusive turn is held from the look at its open count to the end of the transaction, so that no open
+//! comes between.
+
+use std::sync::Arc;
+
+use crate::change::{Change, Place, TRIES_MAX};
+use crate::keys;
+use crate::load::{Named, With};
+use crate::lookup::check_old_name;
+use crate::mount::Dfs;
+use crate::record::Record;
+use crate::table::{Home, Inode, Loaded};
+use crate::{Error, Ino, Kind, Result, Time};
+
+/// What the loss of a name leaves of the inode; known to the table when the transaction is through.
+pub(crate) struct Left {
+    inode: Arc<Inode>,
+    loaded: Loaded,
+}
+
+impl Left {
+    pub(crate) fn settle(self) {
+        self.inode.learn(self.loaded);
+        if self.inode.home() == Some(Home::Gone) {
+            self.inode.change_facts(|_| None);
+        }
+    }
+}
+
+impl Dfs {
+    pub async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.take_away(parent, name, false).await
+    }
+
+    pub async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.take_away(parent, name, true).await
+    }
+
+    async fn take_away(&self, parent: Ino, name: &[u8], directory: bool) -> Result<()> {
+        self.writable()?;
+        check_old_name(name)?;
+        for _ in 0..TRIES_MAX {
+            let Some(named) = self.named(parent, name, With::Extras).await? else {
+                self.directory(parent).await?;
+                return Err(Error::NoEntry);
+            };
+            match (named.kind(), directory) {
+                (Kind::Directory, false) => return Err(Error::IsDirectory),
+                (Kind::Directory, true) | (_, false) => {}
+                (_, true) => return Err(Error::NotDirectory),
+            }
+            let inode = self.inode(named.ino())?;
+            let turn = inode.turn(crate::lock::How::Exclusive).await;
+            let now = self.now();
+            let mut change = Change::new();
+            change.expect_record(&named.place(), &named.entry);
+            let left = self.drop_name(&mut change, &inode, &named, now);
+            change.punch(&named.place());
+            change.stamp(parent, now);
+            change.count_if_directory(named.kind(), parent, -1);
+            if change.commit(&self.container).await?.is_some() {
+                left.settle();
+                self.names_changed(parent);
+                return Ok(());
+            }
+            drop(turn);
+            inode.doubt();
+        }
+        Err(Error::Contended { tries: TRIES_MAX })
+    }
+
+    /// Adds to `change` what the loss of this name means for the inode; the entry itself is the caller's to punch. The caller
+    /// holds the inode's exclusive turn.
+    pub(crate) fn drop_name(
+        &self,
+        change: &mut Change,
+        inode: &Arc<Inode>,
+        named: &Named,
+        now: u64,
+    ) -> Left {
+        let old = &*named.loaded.record;
+        let mut record = Record {
+            version: old.version + 1,
+            ctime: Time::from_nanos(now),
+            nlink: old.nlink.saturating_sub(1),
+            ..old.clone()
+        };
+        if old.kind() == Kind::Directory {
+            change.demand_empty(old.ino);
+            record.nlink = 0;
+        }
+        let home = if named.in_table() {
+            self.drop_table_name(change, inode, named, &record)
+        } else {
+            self.drop_only_name(change, inode, named, &record)
+        };
+        let loaded = Loaded { home, record: Arc::new(record) };
+        Left { inode: Arc::clone(inode), loaded }
+    }
+
+    fn drop_only_name(
+        &self,
+        change: &mut Change,
+        inode: &Inode,
+        named: &Named,
+        record: &Record,
+    ) -> Home {
+        if !keeps_data(inode, record) {
+            change.push(daos_types::rpc::Op::PunchObject { object: record.oid });
+            return Home::Gone;
+        }
+        let orphan = Place::orphan(self.lease, record.ino);
+        change.put_record(&orphan, record);
+        change.put_extras(&orphan, &named.extras);
+        change.punch_pointer(record.oid, keys::back_akey(named.parent, &named.name));
+        Home::Orphan
+    }
+
+    fn drop_table_name(
+        &self,
+        change: &mut Change,
+        inode: &Inode,
+        named: &Named,
+        record: &Record,
+    ) -> Home {
+        let table = Place::table(record.ino);
+        change.expect_record(&table, &named.loaded.record);
+        if record.nlink == 0 && !keeps_data(inode, record) {
+            change.push(daos_types::rpc::Op::PunchObject { object: record.oid });
+            change.punch(&table);
+            return Home::Gone;
+        }
+        change.put_record(&table, record);
+        change.punch_pointer(record.oid, keys::name_akey(named.parent, &named.name));
+        if record.nlink > 0 {
+            return Home::Table;
+        }
+        change.put_record(&Place::orphan(self.lease, record.ino), &record.reference());
+        Home::TableOrphan
+    }
+}
+
+/// Whether somebody may still read and write what has no name any more.
+fn keeps_data(inode: &Inode, record: &Record) -> bool {
+    record.kind() != Kind::Directory && inode.opens() > 0
+}
