@@ -34,8 +34,8 @@ pub enum Error {
     NoContainer { pool: String, container: String },
     #[error("a store needs at least {min}, and {found} were given; {advice}")]
     TooSmall { min: ByteSize, found: ByteSize, advice: &'static str },
-    #[error("{path} holds what a store of {size} cannot be made over: {reason}")]
-    Unusable { path: PathBuf, size: ByteSize, reason: String },
+    #[error("a block device is used whole, and {path} has {whole}; leave out --size")]
+    DeviceSize { path: PathBuf, whole: ByteSize },
 
     // The world failed.
     #[error("{what} {path}: {source}")]

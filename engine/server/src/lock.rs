@@ -11,12 +11,11 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::place::Place;
 
-/// Held until dropped.
+/// Held until dropped. Whoever does not know this lock (mount, mkfs) is kept off a block device by media, which opens it
+/// with `O_EXCL`.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
-    /// A block device is also claimed in the kernel, which then refuses to mount it.
-    _device: Option<File>,
 }
 
 impl Lock {
@@ -31,18 +30,8 @@ impl Lock {
             Err(error) => return Err(Error::io("locking", &place.lock)(error.into())),
         }
         write_holder(&mut file, holder).map_err(Error::io("writing", &place.lock))?;
-        let device = if place.block_device { Some(claim(place)?) } else { None };
-        Ok(Self { _file: file, _device: device })
+        Ok(Self { _file: file })
     }
-}
-
-fn claim(place: &Place) -> Result<File> {
-    let exclusive = rustix::fs::OFlags::EXCL.bits() as i32;
-    let opened = File::options().read(true).custom_flags(exclusive).open(&place.target);
-    opened.map_err(|source| match source.kind() {
-        io::ErrorKind::ResourceBusy => Error::DeviceBusy { path: place.path.clone() },
-        _ => Error::Io { what: "opening", path: place.target.clone(), source },
-    })
 }
 
 fn write_holder(file: &mut File, holder: &str) -> io::Result<()> {

@@ -141,12 +141,10 @@ impl Place {
         let mut device = File::open(&self.target).map_err(Error::io("opening", &self.target))?;
         let whole = device.seek(io::SeekFrom::End(0)).map_err(Error::io("sizing", &self.target))?;
         match config.size {
-            Some(size) if size > whole => {
-                let (path, size) = (self.path.clone(), ByteSize(size));
-                let reason = format!("the device has {}", ByteSize(whole));
-                Err(Error::Unusable { path, size, reason })
+            Some(size) if size != whole => {
+                Err(Error::DeviceSize { path: self.path.clone(), whole: ByteSize(whole) })
             }
-            size => Ok(size.unwrap_or(whole)),
+            _ => Ok(whole),
         }
     }
 }
