@@ -4,19 +4,26 @@
 mod array;
 #[cfg(test)]
 mod array_tests;
+pub mod btree;
 mod condition;
 mod draft;
+mod flat;
 mod gather;
 mod ground;
 mod history;
 mod key;
-pub mod btree;
 pub mod kv;
+#[cfg(test)]
+mod kv_model;
 mod lock;
+pub mod object;
+#[cfg(test)]
+mod object_tests;
 pub mod pages;
 mod pieces;
 mod plan;
 mod punch;
+pub mod reclaim;
 mod record;
 mod store;
 mod supply;

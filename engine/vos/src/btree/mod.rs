@@ -9,6 +9,7 @@ mod node;
 mod tree;
 
 pub use check::{Reached, TreeCheck, TreeCounts};
+pub(crate) use tree::check_sizes;
 pub use tree::{Tree, TreeEdit, TreeView};
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use crate::kv::{KEY_MAX, VALUE_MAX};
+use crate::kv::{KEY_MAX, Pair, VALUE_MAX};
 use crate::pages::{Abort, BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, Pages, PagesMut};
 
 const LEVEL_AT: usize = BUCKET_HEADER_BYTES;
@@ -249,6 +249,15 @@ impl Cells {
         cells
     }
 
+    /// Pairs whose keys all begin with the same `prefix_len` bytes.
+    pub(super) fn of_pairs(pairs: &[Pair], prefix_len: usize) -> Self {
+        let mut cells = Self::default();
+        for (key, value) in pairs.iter().rev() {
+            cells.unshift([&key[prefix_len..], b""], value, true);
+        }
+        cells
+    }
+
     /// Pairs of a leaf under a prefix of `prefix_len` bytes, before all that are here.
     pub(super) fn unshift_pairs(&mut self, from: Node<'_>, slots: Range<usize>, prefix_len: usize) {
         for index in slots.rev() {
@@ -353,6 +362,19 @@ pub(super) fn set_child<P: PagesMut + ?Sized>(
 ) -> Result<(), Abort> {
     let at = Node::read(pages, bucket)?.slot(index) + 2;
     pages.write(bucket, at, &child.0.to_le_bytes())
+}
+
+/// Overwrites the key of a child by one of the same length.
+pub(super) fn set_separator<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    bucket: BucketId,
+    index: usize,
+    key: &[u8],
+) -> Result<(), Abort> {
+    let node = Node::read(pages, bucket)?;
+    assert_eq!(node.suffix(index).len(), key.len(), "only the bytes change");
+    let at = node.slot(index) + INTERIOR_CELL_HEAD;
+    pages.write(bucket, at, key)
 }
 
 /// Takes the cells of `slots` out; what lies below them moves up.

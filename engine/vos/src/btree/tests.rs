@@ -1,11 +1,9 @@
 //! Trees against a `BTreeMap` over long random sequences, with faults at any access, and their redo cost.
 
-use std::cell::Cell;
-use std::ops::ControlFlow;
-
 use super::{Reached, Tree, TreeCheck, TreeCounts};
-use crate::kv::{KEY_MAX, Kv, KvMut, MapKv, Seek, VALUE_MAX};
-use crate::pages::{Abort, BucketId, BucketKind, Pages, PagesMut};
+use crate::kv::{KEY_MAX, KvMut, MapKv, VALUE_MAX};
+use crate::kv_model::{Mix, change, pairs_of, rerun_with_faults};
+use crate::pages::{Abort, BucketId, Pages, PagesMut};
 use crate::testing::{MemoryPages, Random};
 
 /// Every node in order, every bucket reached once.
@@ -19,95 +17,6 @@ fn check(pages: &MemoryPages, tree: Tree) -> TreeCounts {
     check.counts
 }
 
-fn pairs_of(map: &dyn Kv) -> Vec<(Vec<u8>, Vec<u8>)> {
-    map.range(b"", None, usize::MAX).unwrap()
-}
-
-/// Keys of several families, so that prefixes, lengths and orders vary; one has separators so long that trees get high.
-fn random_key(random: &mut Random) -> Vec<u8> {
-    let number = random.below(1000);
-    match random.below(8) {
-        0 => number.to_be_bytes().to_vec(),
-        1 => format!("directory/entry-{number}").into_bytes(),
-        2 => [vec![7; 200], (number * 7919 % 1000).to_be_bytes().to_vec()].concat(),
-        3 => vec![b'x'; 1 + number as usize * (KEY_MAX - 1) / 999],
-        4 => [&[0xff; 30][..], &(number as u16).to_le_bytes()].concat(),
-        _ => [&[b'l'; 1100][..], &(number as u16).to_be_bytes(), &[b'z'; 90]].concat(),
-    }
-}
-
-fn random_value(random: &mut Random) -> Vec<u8> {
-    let len = match random.below(20) {
-        0 => VALUE_MAX as u64,
-        1..=3 => random.below(VALUE_MAX as u64),
-        4 => 0,
-        _ => random.below(150),
-    };
-    let byte = random.below(3) as u8;
-    (0..len).map(|at| if at % 7 == 0 { random.below(4) as u8 } else { byte }).collect()
-}
-
-/// One random change, made to both; what they answer is the same.
-fn change(
-    random: &mut Random,
-    grow: bool,
-    tree: &mut dyn KvMut,
-    model: &mut MapKv,
-) -> Result<(), Abort> {
-    let key = random_key(random);
-    let puts = if grow { 72 } else { 15 };
-    match random.below(100) {
-        0..10 => look(&key, tree, model),
-        10..18 => {
-            let Some(value) = MapKv::get(model, &key).cloned() else { return Ok(()) };
-            let at = random.below(value.len() as u64 + 1) as usize;
-            let bytes: Vec<u8> = value[at..].iter().take(9).map(|byte| byte ^ 0x55).collect();
-            tree.patch(&key, at, &bytes)?;
-            model.patch(&key, at, &bytes)
-        }
-        18..19 => {
-            let (other, max) =
-                (random_key(random), random.below(if grow { 8 } else { 40 }) as usize);
-            let to = (random.below(3) > 0).then_some(other.as_slice());
-            let removed = tree.remove_range(&key, to, max)?;
-            assert_eq!(removed, model.remove_range(&key, to, max)?);
-            Ok(())
-        }
-        roll if roll < 19 + puts => {
-            let value = random_value(random);
-            tree.put(&key, &value)?;
-            model.put(&key, &value)
-        }
-        _ => {
-            // A key that is there, or one that is not.
-            let there = random.below(4) > 0;
-            let next = model.seek(&key, Seek::Ge)?.filter(|_| there).map_or(key, |(key, _)| key);
-            assert_eq!(tree.remove(&next)?, model.remove(&next).is_some());
-            Ok(())
-        }
-    }
-}
-
-/// Every way to read answers the same.
-fn look(key: &[u8], tree: &dyn Kv, model: &MapKv) -> Result<(), Abort> {
-    assert_eq!(tree.get(key)?, Kv::get(model, key)?);
-    for seek in [Seek::Ge, Seek::Gt, Seek::Le, Seek::Lt] {
-        assert_eq!(tree.seek(key, seek)?, model.seek(key, seek)?, "{seek:?}");
-    }
-    let some = |map: &dyn Kv, below| -> Result<_, Abort> {
-        let mut pairs = Vec::new();
-        map.scan_back(below, &mut |key, value| {
-            pairs.push((key.to_vec(), value.to_vec()));
-            if pairs.len() < 20 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        Ok(pairs)
-    };
-    assert_eq!(some(tree, Some(key))?, some(model, Some(key))?);
-    assert_eq!(some(tree, None)?, some(model, None)?);
-    assert_eq!(tree.range(key, None, 20)?, Kv::range(model, key, None, 20)?);
-    Ok(())
-}
-
 #[test]
 fn tree_equals_a_map_over_random_changes() {
     let mut height_max = 0;
@@ -118,8 +27,8 @@ fn tree_equals_a_map_over_random_changes() {
         let tree = Tree::create(&mut pages).unwrap();
         let mut model = MapKv::new();
         for step in 0..12_000 {
-            let grow = step % 4000 < 2500;
-            change(&mut random, grow, &mut tree.edit(&mut pages), &mut model).unwrap();
+            let mix = Mix { grow: step % 4000 < 2500, value_max: VALUE_MAX };
+            change(&mut random, mix, &mut tree.edit(&mut pages), &mut model).unwrap();
             if step % 100 == 0 {
                 let counts = check(&pages, tree);
                 height_max = height_max.max(counts.height);
@@ -138,64 +47,6 @@ fn tree_equals_a_map_over_random_changes() {
     assert!(height_max >= 3, "the sequences reach height {height_max} only");
 }
 
-/// Buckets of which any access may say that it is not resident.
-struct Faulty {
-    pages: MemoryPages,
-    /// Accesses until the next fault.
-    left: Cell<u64>,
-}
-
-impl Faulty {
-    fn access(&self, bucket: BucketId) -> Result<(), Abort> {
-        let left = self.left.get();
-        if left == 0 {
-            return Err(Abort::Fault(bucket));
-        }
-        self.left.set(left - 1);
-        Ok(())
-    }
-}
-
-impl Pages for Faulty {
-    fn page(&self, bucket: BucketId) -> Result<&[u8], Abort> {
-        self.access(bucket)?;
-        self.pages.page(bucket)
-    }
-    fn kind(&self, bucket: BucketId) -> Result<BucketKind, Abort> {
-        self.access(bucket)?;
-        self.pages.kind(bucket)
-    }
-}
-
-impl PagesMut for Faulty {
-    fn write(&mut self, bucket: BucketId, at: usize, bytes: &[u8]) -> Result<(), Abort> {
-        self.access(bucket)?;
-        self.pages.write(bucket, at, bytes)
-    }
-    fn copy_within(
-        &mut self,
-        bucket: BucketId,
-        from: usize,
-        to: usize,
-        len: usize,
-    ) -> Result<(), Abort> {
-        self.access(bucket)?;
-        self.pages.copy_within(bucket, from, to, len)
-    }
-    fn fill(&mut self, bucket: BucketId, at: usize, len: usize, byte: u8) -> Result<(), Abort> {
-        self.access(bucket)?;
-        self.pages.fill(bucket, at, len, byte)
-    }
-    fn alloc(&mut self, kind: BucketKind) -> Result<BucketId, Abort> {
-        self.access(BucketId(0))?;
-        self.pages.alloc(kind)
-    }
-    fn free(&mut self, bucket: BucketId) -> Result<(), Abort> {
-        self.access(bucket)?;
-        self.pages.free(bucket)
-    }
-}
-
 #[test]
 fn a_rerun_after_faults_does_the_same() {
     for seed in 100..104 {
@@ -205,21 +56,10 @@ fn a_rerun_after_faults_does_the_same() {
         let tree = Tree::create(&mut pages).unwrap();
         let mut model = MapKv::new();
         for step in 0..900 {
-            let (before, at_start) = (random.clone(), model.clone());
-            let mut patience = random.below(40);
-            loop {
-                let mut faulty = Faulty { pages: pages.clone(), left: Cell::new(patience) };
-                (random, model) = (before.clone(), at_start.clone());
-                random.below(40);
-                match change(&mut random, step < 700, &mut tree.edit(&mut faulty), &mut model) {
-                    Ok(()) => {
-                        pages = faulty.pages;
-                        break;
-                    }
-                    Err(Abort::Fault(_)) => patience = patience * 2 + 1,
-                    Err(other) => panic!("{other:?}"),
-                }
-            }
+            let mix = Mix { grow: step < 700, value_max: VALUE_MAX };
+            rerun_with_faults(&mut random, &mut pages, &mut model, |random, pages, model| {
+                change(random, mix, &mut tree.edit(pages), model)
+            });
             check(&pages, tree);
         }
         assert_eq!(pairs_of(&tree.view(&pages)), pairs_of(&model));
@@ -251,7 +91,7 @@ fn appended_keys_fill_their_leaves() {
 }
 
 #[test]
-fn random_keys_leave_leaves_two_thirds_full() {
+fn random_keys_leave_leaves_three_quarters_full() {
     let mut pages = MemoryPages::new();
     let tree = Tree::create(&mut pages).unwrap();
     let mut random = Random::new(5);
@@ -261,8 +101,9 @@ fn random_keys_leave_leaves_two_thirds_full() {
         redo_bytes += redo(&mut pages, |pages| tree.put(pages, &key, &[9; 100]).unwrap());
     }
     let counts = check(&pages, tree);
-    assert!(counts.fill_percent() >= 65, "{counts:?}");
-    assert!(redo_bytes / 20_000 <= 112 + 160, "{}", redo_bytes / 20_000);
+    eprintln!("fill {} %, redo {}", counts.fill_percent(), redo_bytes / 20_000);
+    assert!(counts.fill_percent() >= 75, "{counts:?}");
+    assert!(redo_bytes / 20_000 <= 112 + 200, "{}", redo_bytes / 20_000);
 }
 
 #[test]

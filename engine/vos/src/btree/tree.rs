@@ -6,7 +6,8 @@
 //! 2. No node but the root is empty. A node that is less than a quarter full after a removal is merged with a neighbour
 //!    when both together fill at most three quarters.
 //! 3. A change touches one path, a neighbour per level at most, and one new bucket per split.
-//! 4. A node that overflows at its right end stays full and its neighbour starts empty, so appended keys fill their nodes.
+//! 4. A leaf that overflows shares with a neighbour that is less than three quarters full before it is split.
+//! 5. A node that overflows at its right end stays full and its neighbour starts empty, so appended keys fill their nodes.
 //!
 //! # Order
 //! A change makes room first, from the topmost node that lacks it, and looks again; then changes one leaf. So every step
@@ -48,6 +49,16 @@ enum Need<'k> {
     Grow { index: usize, by: usize },
 }
 
+impl Need<'_> {
+    /// At the end of the leaf: as appended keys come.
+    fn appends(self, leaf: Node<'_>) -> bool {
+        match self {
+            Need::Insert { index, .. } => index == leaf.count(),
+            Need::Grow { index, .. } => index + 1 == leaf.count(),
+        }
+    }
+}
+
 /// How a leaf is split.
 struct Cut {
     /// The first slot of the upper node.
@@ -64,6 +75,22 @@ impl Tree {
         let root = pages.alloc(BucketKind::Node)?;
         node::format(pages, root, 0, b"")?;
         Ok(Self { root })
+    }
+
+    /// A tree of these pairs, in order, which fit in one leaf.
+    pub(crate) fn of_one_leaf<P: PagesMut + ?Sized>(
+        pages: &mut P,
+        pairs: &[Pair],
+    ) -> Result<Self, Abort> {
+        let tree = Self::create(pages)?;
+        if let (Some((first, _)), Some((last, _))) = (pairs.first(), pairs.last()) {
+            // Of one pair nothing is known of the keys to come.
+            let shared = if pairs.len() > 1 { common_prefix(first, last) } else { 0 };
+            let prefix = &first[..shared];
+            node::format(pages, tree.root, 0, prefix)?;
+            node::insert(pages, tree.root, 0, &Cells::of_pairs(pairs, prefix.len()))?;
+        }
+        Ok(tree)
     }
 
     /// To read as a map.
@@ -113,8 +140,8 @@ impl Tree {
             let node = Node::read(pages, leaf)?;
             let index = match node.search(key) {
                 Ok(index) => {
-                    let (at, removed, inserted) = difference(node.value(index), value);
-                    if self.splice_at(pages, &path, index, key, (at, removed, inserted))? {
+                    let whole = (0, node.value(index).len(), value);
+                    if self.splice_at(pages, &path, index, key, whole)? {
                         return Ok(());
                     }
                     continue;
@@ -293,7 +320,7 @@ impl Tree {
         Ok(true)
     }
 
-    /// Splices in the leaf at the end of `path`; false: room was made, look again.
+    /// Splices in the leaf at the end of `path`, only what differs; false: room was made, look again.
     fn splice_at<P: PagesMut + ?Sized>(
         self,
         pages: &mut P,
@@ -303,8 +330,11 @@ impl Tree {
         (at, removed, inserted): (usize, usize, &[u8]),
     ) -> Result<bool, Abort> {
         let (leaf, _) = path[path.len() - 1];
+        let node = Node::read(pages, leaf)?;
+        let (skip, removed, inserted) = difference(&node.value(index)[at..at + removed], inserted);
+        let at = at + skip;
         let by = inserted.len().saturating_sub(removed);
-        if by > Node::read(pages, leaf)?.free() {
+        if by > node.free() {
             self.make_room(pages, path, Need::Grow { index, by })?;
             return Ok(false);
         }
@@ -330,7 +360,14 @@ impl Tree {
         if at == 0 {
             self.push_down(pages)
         } else if at == leaf {
-            split_leaf(pages, path[at - 1], path[at].0, need)
+            let (parent, slot) = path[at - 1];
+            if !need.appends(Node::read(pages, path[at].0)?)
+                && (share_with_next(pages, parent, slot, true)?
+                    || slot > 0 && share_with_next(pages, parent, slot - 1, false)?)
+            {
+                return Ok(());
+            }
+            split_leaf(pages, (parent, slot), path[at].0, need)
         } else {
             split_interior(pages, path[at - 1], path[at])
         }
@@ -367,7 +404,7 @@ impl Tree {
     }
 }
 
-fn check_sizes(key: &[u8], value_len: usize) -> Result<(), Abort> {
+pub(crate) fn check_sizes(key: &[u8], value_len: usize) -> Result<(), Abort> {
     if key.is_empty() {
         return Err(Error::Invalid("a key of the store has at least one byte").into());
     }
@@ -418,6 +455,60 @@ fn shorten_prefix<P: PagesMut + ?Sized>(
     cells.unshift_pairs(node, 0..node.count(), len);
     node::format(pages, leaf, 0, &key[..len])?;
     node::insert(pages, leaf, 0, &cells)?;
+    Ok(true)
+}
+
+/// Evens out the leaves at `slot` and after it, if there is one and the one that did not overflow has much room;
+/// false: nothing was moved.
+fn share_with_next<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    parent: BucketId,
+    slot: usize,
+    upwards: bool,
+) -> Result<bool, Abort> {
+    let above = Node::read(pages, parent)?;
+    if slot + 1 == above.count() {
+        return Ok(false);
+    }
+    let (left_id, right_id) = (above.child(slot), above.child(slot + 1));
+    let (left, right) = (Node::read(pages, left_id)?, Node::read(pages, right_id)?);
+    let (full, roomy) = if upwards { (left, right) } else { (right, left) };
+    if roomy.free() < CAPACITY / 4 || left.prefix() != right.prefix() {
+        return Ok(false);
+    }
+    // As many cells as bring the two nearest to each other.
+    let surplus = full.used().saturating_sub(roomy.used()) / 2;
+    let mut moved_bytes = 0;
+    let cells_from_border = (0..full.count()).take_while(|&cell| {
+        let cell = if upwards { full.count() - 1 - cell } else { cell };
+        moved_bytes += full.cell_cost(cell);
+        moved_bytes <= surplus
+    });
+    let moved = cells_from_border.count();
+    if moved == 0 {
+        return Ok(false);
+    }
+    let mut cells = Cells::default();
+    let (slots, low, high) = if upwards {
+        let at = left.count() - moved;
+        (at..left.count(), left.key(at - 1), left.key(at))
+    } else {
+        (0..moved, right.key(moved - 1), right.key(moved))
+    };
+    cells.unshift_pairs(full, slots.clone(), full.prefix().len());
+    let (full_id, roomy_id) = if upwards { (left_id, right_id) } else { (right_id, left_id) };
+    let index = if upwards { 0 } else { roomy.count() };
+    node::insert(pages, roomy_id, index, &cells)?;
+    node::remove(pages, full_id, slots)?;
+    // Of the length of the old separator, if it can be, so that it is overwritten in place.
+    let old = Node::read(pages, parent)?.suffix(slot + 1);
+    let len = high.len().min(old.len()).max(common_prefix(&low, &high) + 1);
+    if len == old.len() {
+        node::set_separator(pages, parent, slot + 1, &high[..len])?;
+    } else {
+        node::remove(pages, parent, slot + 1..slot + 2)?;
+        node::insert_child(pages, parent, slot + 1, &high[..len], right_id)?;
+    }
     Ok(true)
 }
 

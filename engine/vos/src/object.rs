@@ -1,0 +1,486 @@
+//! Objects: the object table, and what an object looks like as an ordered map whatever its form.
+//!
+//! An object is *flat* while it is small (its pairs lie in its record, in a leaf of the object table: one bucket read
+//! when cold) and becomes a *tree* of its own when the record outgrows a quarter bucket.
+//!
+//! # Invariants
+//! 1. A record is at most [`RECORD_MAX`] bytes; a tree does not become flat again.
+//! 2. The first put creates the record; only [`Object::detach`] and reclaim remove it.
+//! 3. An object that is not there reads as an empty map.
+//!
+//! # On disk
+//! FORMAT.md, "Object table", "Object record".
+//!
+//! # Not here
+//! What keys and values mean (`key`, `record`); giving detached buckets back (`reclaim`).
+
+use std::ops::ControlFlow;
+
+use daos_types::{ContainerId, Epoch, ObjectId};
+
+use crate::btree::{Tree, check_sizes};
+use crate::flat::{self, EXPANDED_MAX, Splice};
+use crate::kv::{Kv, KvMut, Pair, VALUE_MAX, Visit, after_prefix};
+use crate::pages::{Abort, BucketId, Pages, PagesMut};
+use crate::reclaim::{Contents, Reclaim};
+
+/// Most bytes of an object's record: a quarter bucket, less what a reclaim entry adds to it.
+pub const RECORD_MAX: usize = 4000;
+const _: () = assert!(RECORD_MAX + 64 <= VALUE_MAX);
+
+const KEY_BYTES: usize = 22;
+const FLAT: u8 = 0;
+const TREE: u8 = 1;
+const HEADER_AT: usize = 1;
+/// Where the flat run or the tree's root begins.
+const BODY_AT: usize = HEADER_AT + 16;
+
+/// Key of the object table: container, object id, shard, big-endian.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ObjectKey([u8; KEY_BYTES]);
+
+impl ObjectKey {
+    #[must_use]
+    pub fn new(container: ContainerId, oid: ObjectId, shard: u32) -> Self {
+        let mut key = [0; KEY_BYTES];
+        key[..2].copy_from_slice(&container.0.to_be_bytes());
+        key[2..18].copy_from_slice(&oid.to_bytes());
+        key[18..].copy_from_slice(&shard.to_be_bytes());
+        Self(key)
+    }
+
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn container(&self) -> ContainerId {
+        ContainerId(u16::from_be_bytes([self.0[0], self.0[1]]))
+    }
+
+    #[must_use]
+    pub fn oid(&self) -> ObjectId {
+        ObjectId::from_bytes(self.0[2..18].try_into().expect("16 bytes"))
+    }
+
+    #[must_use]
+    pub fn shard(&self) -> u32 {
+        u32::from_be_bytes(self.0[18..].try_into().expect("4 bytes"))
+    }
+}
+
+/// What is kept once per object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ObjectHeader {
+    pub data_epoch: Epoch,
+    pub stored_bytes: u64,
+}
+
+impl ObjectHeader {
+    fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.data_epoch.0.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.stored_bytes.to_le_bytes());
+        bytes
+    }
+}
+
+/// An object's record, read.
+#[derive(Clone, Copy)]
+pub(crate) struct Record<'r> {
+    pub header: ObjectHeader,
+    pub body: Body<'r>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Body<'r> {
+    Flat(&'r [u8]),
+    Tree(Tree),
+}
+
+impl<'r> Record<'r> {
+    /// `None`: the bytes are no record.
+    pub fn parse(bytes: &'r [u8]) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let header = ObjectHeader {
+            data_epoch: Epoch(number(HEADER_AT)?),
+            stored_bytes: number(HEADER_AT + 8)?,
+        };
+        let body = match bytes[0] {
+            FLAT => Body::Flat(&bytes[BODY_AT..]),
+            TREE => {
+                let root = bytes[BODY_AT..].try_into().ok()?;
+                Body::Tree(Tree { root: BucketId(u32::from_le_bytes(root)) })
+            }
+            _ => return None,
+        };
+        Some(Self { header, body })
+    }
+
+    fn of(bytes: &'r [u8]) -> Self {
+        Self::parse(bytes).expect("the object table holds object records")
+    }
+}
+
+/// All objects of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectTable {
+    pub tree: Tree,
+}
+
+impl ObjectTable {
+    /// The object of that name, whether it is there or not.
+    #[must_use]
+    pub fn object(self, container: ContainerId, oid: ObjectId, shard: u32) -> Object {
+        Object { table: self, key: ObjectKey::new(container, oid, shard) }
+    }
+
+    /// Objects of a container in key order, `after` excluded, at most `max`.
+    pub fn list<P: Pages + ?Sized>(
+        self,
+        pages: &P,
+        container: ContainerId,
+        after: Option<ObjectKey>,
+        max: usize,
+    ) -> Result<Vec<(ObjectKey, ObjectHeader)>, Abort> {
+        let mut found = Vec::new();
+        if max == 0 {
+            return Ok(found);
+        }
+        let prefix = container.0.to_be_bytes();
+        // The next key of the same length: a zero byte more.
+        let from = after.map_or(prefix.to_vec(), |after| [after.as_bytes(), &[0]].concat());
+        self.tree.view(pages).scan(&from, &mut |key, value| {
+            if !key.starts_with(&prefix) {
+                return ControlFlow::Break(());
+            }
+            let key = ObjectKey::from_bytes(key).expect("the object table holds object keys");
+            found.push((key, Record::of(value).header));
+            if found.len() < max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(found)
+    }
+
+    /// The first object of a container.
+    pub(crate) fn first<P: Pages + ?Sized>(
+        self,
+        pages: &P,
+        container: ContainerId,
+    ) -> Result<Option<Object>, Abort> {
+        let found = self.list(pages, container, None, 1)?;
+        Ok(found.first().map(|&(key, _)| Object { table: self, key }))
+    }
+
+    /// True when the container has no objects.
+    pub fn is_empty_of<P: Pages + ?Sized>(
+        self,
+        pages: &P,
+        container: ContainerId,
+    ) -> Result<bool, Abort> {
+        Ok(self.first(pages, container)?.is_none())
+    }
+
+    /// End of the container's keys.
+    #[must_use]
+    pub fn end_of(container: ContainerId) -> Option<Vec<u8>> {
+        after_prefix(&container.0.to_be_bytes())
+    }
+}
+
+/// One object by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    table: ObjectTable,
+    key: ObjectKey,
+}
+
+impl Object {
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        self.key
+    }
+
+    fn record<'p, P: Pages + ?Sized>(&self, pages: &'p P) -> Result<Option<Record<'p>>, Abort> {
+        Ok(self.table.tree.value(pages, self.key.as_bytes())?.map(Record::of))
+    }
+
+    /// `None`: there is no such object.
+    pub fn header<P: Pages + ?Sized>(&self, pages: &P) -> Result<Option<ObjectHeader>, Abort> {
+        Ok(self.record(pages)?.map(|record| record.header))
+    }
+
+    /// Creates the record if need be, and writes what differs.
+    pub fn set_header<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        header: ObjectHeader,
+    ) -> Result<(), Abort> {
+        self.create(pages)?;
+        let bytes = header.to_bytes();
+        self.table.tree.splice(pages, self.key.as_bytes(), HEADER_AT, bytes.len(), &bytes)
+    }
+
+    /// An empty object, if it is not there; true: it was not.
+    pub fn create<P: PagesMut + ?Sized>(&self, pages: &mut P) -> Result<bool, Abort> {
+        if self.record(pages)?.is_some() {
+            return Ok(false);
+        }
+        self.table.tree.put(pages, self.key.as_bytes(), &[FLAT; BODY_AT])?;
+        Ok(true)
+    }
+
+    /// To read as a map, looked up once.
+    pub fn view<'p, P: Pages + ?Sized>(&self, pages: &'p P) -> Result<ObjectView<'p, P>, Abort> {
+        let body = self.record(pages)?.map_or(Body::Flat(&[]), |record| record.body);
+        Ok(ObjectView { body, pages })
+    }
+
+    /// To read and change as a map.
+    pub fn edit<'p, P: PagesMut + ?Sized>(&self, pages: &'p mut P) -> ObjectEdit<'p, P> {
+        ObjectEdit { object: *self, pages }
+    }
+
+    /// Removes the record. A flat object of at most `pairs_max` pairs is gone at once and these are its pairs; what a larger
+    /// one held goes to the reclaim list, and comes back as [`Contents::Object`] with the object's key as note.
+    pub fn detach<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        reclaim: Reclaim,
+        pairs_max: usize,
+    ) -> Result<Detached, Abort> {
+        let Some(record) = self.record(pages)? else {
+            return Ok(Detached::Absent);
+        };
+        let header = record.header;
+        let note = self.key.as_bytes();
+        let pairs = match record.body {
+            Body::Flat(run) if flat::count(run) <= pairs_max => flat::pairs(run),
+            Body::Flat(run) => {
+                let run = run.to_vec();
+                reclaim.add_run(pages, Contents::Object, note, &run)?;
+                Vec::new()
+            }
+            Body::Tree(tree) => {
+                reclaim.add_trees(pages, Contents::Object, note, &[tree])?;
+                Vec::new()
+            }
+        };
+        self.forget(pages)?;
+        Ok(Detached::Gone { header, pairs })
+    }
+
+    /// Moves every subtree that lies wholly in the range to the reclaim list, where it comes back as with
+    /// [`Object::detach`]; true: there were such. The pairs of two leaves at most stay.
+    pub fn detach_range<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        reclaim: Reclaim,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<bool, Abort> {
+        let Some(Record { body: Body::Tree(tree), .. }) = self.record(pages)? else {
+            return Ok(false);
+        };
+        let trees = tree.detach_range(pages, from, to)?;
+        reclaim.add_trees(pages, Contents::Object, self.key.as_bytes(), &trees)?;
+        Ok(!trees.is_empty())
+    }
+
+    /// Takes up to `max` pairs from the object's end; none are left: its record and tree go too, and it is true.
+    pub(crate) fn take_apart<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        max: usize,
+    ) -> Result<(Vec<Pair>, bool), Abort> {
+        let Some(record) = self.record(pages)? else {
+            return Ok((Vec::new(), true));
+        };
+        match record.body {
+            Body::Tree(tree) => {
+                let pairs = tree.pop_last(pages, max)?;
+                let empty = tree.is_empty(pages)?;
+                if empty {
+                    pages.free(tree.root)?;
+                    self.forget(pages)?;
+                }
+                Ok((pairs, empty))
+            }
+            Body::Flat(run) => {
+                let (removed, left) = (flat::remove_range(run, b"", None, max), flat::count(run));
+                let Some((splice, pairs)) = removed.filter(|_| left > max) else {
+                    let pairs = flat::pairs(run);
+                    self.forget(pages)?;
+                    return Ok((pairs, true));
+                };
+                self.splice(pages, &splice)?;
+                Ok((pairs, false))
+            }
+        }
+    }
+
+    fn forget<P: PagesMut + ?Sized>(&self, pages: &mut P) -> Result<(), Abort> {
+        self.table.tree.remove(pages, self.key.as_bytes()).map(|_| ())
+    }
+
+    /// Changes the flat run.
+    fn splice<P: PagesMut + ?Sized>(&self, pages: &mut P, splice: &Splice) -> Result<(), Abort> {
+        let Splice { at, removed, inserted } = splice;
+        self.table.tree.splice(pages, self.key.as_bytes(), BODY_AT + at, *removed, inserted)
+    }
+
+    fn put<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), Abort> {
+        check_sizes(key, value.len())?;
+        let run = match self.record(pages)? {
+            Some(Record { body: Body::Tree(tree), .. }) => return tree.put(pages, key, value),
+            Some(Record { body: Body::Flat(run), .. }) => run,
+            None => {
+                self.create(pages)?;
+                return self.put(pages, key, value);
+            }
+        };
+        let splice = flat::put(run, key, value);
+        let record_len = BODY_AT + run.len() - splice.removed + splice.inserted.len();
+        let expanded = flat::expanded(run) + flat::expanded_pair(key.len(), value.len());
+        if record_len <= RECORD_MAX && expanded <= EXPANDED_MAX {
+            return self.splice(pages, &splice);
+        }
+        self.promote(pages)?.put(pages, key, value)
+    }
+
+    /// Makes a flat object a tree.
+    fn promote<P: PagesMut + ?Sized>(&self, pages: &mut P) -> Result<Tree, Abort> {
+        let Some(Record { body: Body::Flat(run), .. }) = self.record(pages)? else {
+            unreachable!("only a flat object is promoted");
+        };
+        let (run_len, pairs) = (run.len(), flat::pairs(run));
+        let tree = Tree::of_one_leaf(pages, &pairs)?;
+        let (table, key) = (self.table.tree, self.key.as_bytes());
+        table.splice(pages, key, BODY_AT, run_len, &tree.root.0.to_le_bytes())?;
+        table.splice(pages, key, 0, 1, &[TREE])?;
+        Ok(tree)
+    }
+}
+
+/// What [`Object::detach`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detached {
+    Absent,
+    /// `pairs`: what the caller has to give back itself.
+    Gone {
+        header: ObjectHeader,
+        pairs: Vec<Pair>,
+    },
+}
+
+/// An object to read as a map.
+pub struct ObjectView<'p, P: ?Sized> {
+    body: Body<'p>,
+    pages: &'p P,
+}
+
+impl<P: Pages + ?Sized> Kv for ObjectView<'_, P> {
+    fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
+        match self.body {
+            Body::Flat(run) => Ok(flat::value(run, key).map(|(_, value)| with(value)).is_some()),
+            Body::Tree(tree) => tree.view(self.pages).with(key, with),
+        }
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        match self.body {
+            Body::Flat(run) => {
+                flat::scan(run, from, visit);
+                Ok(())
+            }
+            Body::Tree(tree) => tree.view(self.pages).scan(from, visit),
+        }
+    }
+
+    fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
+        match self.body {
+            Body::Flat(run) => {
+                flat::scan_back(run, below, visit);
+                Ok(())
+            }
+            Body::Tree(tree) => tree.view(self.pages).scan_back(below, visit),
+        }
+    }
+}
+
+/// An object to read and change as a map.
+pub struct ObjectEdit<'p, P: ?Sized> {
+    object: Object,
+    pages: &'p mut P,
+}
+
+impl<P: PagesMut + ?Sized> Kv for ObjectEdit<'_, P> {
+    fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
+        self.object.view(&*self.pages)?.with(key, with)
+    }
+
+    fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        self.object.view(&*self.pages)?.scan(from, visit)
+    }
+
+    fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
+        self.object.view(&*self.pages)?.scan_back(below, visit)
+    }
+}
+
+impl<P: PagesMut + ?Sized> KvMut for ObjectEdit<'_, P> {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Abort> {
+        self.object.put(self.pages, key, value)
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<bool, Abort> {
+        let after = [key, &[0]].concat();
+        Ok(!self.remove_range(key, Some(&after), 1)?.is_empty())
+    }
+
+    fn patch(&mut self, key: &[u8], at: usize, bytes: &[u8]) -> Result<(), Abort> {
+        match self.object.record(self.pages)?.map(|record| record.body) {
+            Some(Body::Tree(tree)) => tree.edit(self.pages).patch(key, at, bytes),
+            Some(Body::Flat(run)) => {
+                let (start, value) =
+                    flat::value(run, key).expect("a patch is of a key that is there");
+                assert!(at + bytes.len() <= value.len(), "a patch lies inside its value");
+                let splice =
+                    Splice { at: start + at, removed: bytes.len(), inserted: bytes.to_vec() };
+                self.object.splice(self.pages, &splice)
+            }
+            None => panic!("a patch is of an object that is there"),
+        }
+    }
+
+    fn remove_range(
+        &mut self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<Pair>, Abort> {
+        let Some(record) = self.object.record(self.pages)? else {
+            return Ok(Vec::new());
+        };
+        match record.body {
+            Body::Tree(tree) => tree.remove_range(self.pages, from, to, max),
+            Body::Flat(run) => {
+                let Some((splice, pairs)) = flat::remove_range(run, from, to, max) else {
+                    return Ok(Vec::new());
+                };
+                self.object.splice(self.pages, &splice)?;
+                Ok(pairs)
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Objects of both forms against maps, their reclaim to the last bucket, and what they cost.
+
+use std::collections::BTreeMap;
+
+use daos_types::{ContainerId, Epoch, ObjectClass, ObjectId, ObjectType};
+
+use crate::btree::{Reached, Tree, TreeCheck, TreeCounts};
+use crate::flat;
+use crate::kv::{Kv, KvMut, MapKv, Pair};
+use crate::kv_model::{Mix, change, pairs_of, rerun_with_faults};
+use crate::object::{Body, Detached, Object, ObjectHeader, ObjectTable, Record};
+use crate::pages::{Abort, PagesMut};
+use crate::reclaim::{Contents, Reclaim};
+use crate::testing::{MemoryPages, Random};
+
+const CONTAINER: ContainerId = ContainerId(3);
+
+fn oid(lo: u64) -> ObjectId {
+    ObjectId::new(ObjectType::MultiHashed, ObjectClass::S1, 0, lo)
+}
+
+/// An object table and a reclaim list.
+fn store() -> (MemoryPages, ObjectTable, Reclaim) {
+    let mut pages = MemoryPages::new();
+    let table = ObjectTable { tree: Tree::create(&mut pages).unwrap() };
+    let reclaim = Reclaim { tree: Tree::create(&mut pages).unwrap() };
+    (pages, table, reclaim)
+}
+
+fn is_flat(pages: &MemoryPages, object: Object, table: ObjectTable) -> bool {
+    let record = table.tree.value(pages, object.key().as_bytes()).unwrap().unwrap();
+    matches!(Record::parse(record).unwrap().body, Body::Flat(_))
+}
+
+/// Every bucket is reached once from the table and the objects' trees (the reclaim list being empty).
+fn check(pages: &MemoryPages, table: ObjectTable, reclaim: Reclaim) -> TreeCounts {
+    let mut reached = Reached::default();
+    let mut trees = vec![reclaim.tree];
+    let mut counts = TreeCheck::new(table.tree, "objects");
+    counts
+        .run(pages, &mut reached, &mut |_, value| match Record::parse(value).unwrap().body {
+            Body::Flat(run) => flat::verify(run).unwrap(),
+            Body::Tree(tree) => trees.push(tree),
+        })
+        .unwrap();
+    let mut findings = counts.findings;
+    for tree in trees {
+        let mut check = TreeCheck::new(tree, "object");
+        check.run(pages, &mut reached, &mut |_, _| ()).unwrap();
+        findings.extend(check.findings);
+    }
+    findings.extend(reached.compare(pages.live()));
+    assert!(findings.is_empty(), "{findings:?}");
+    counts.counts
+}
+
+#[test]
+fn objects_equal_maps_over_random_changes() {
+    let (mut flats, mut trees) = (0, 0);
+    for seed in 0..10 {
+        eprintln!("seed {seed}");
+        let mut random = Random::new(seed);
+        let (mut pages, table, reclaim) = store();
+        let mut models: BTreeMap<u64, MapKv> = BTreeMap::new();
+        for step in 0..4000 {
+            let lo = random.below(12);
+            let object = table.object(CONTAINER, oid(lo), 0);
+            if random.below(60) == 0 {
+                let detached = object.detach(&mut pages, reclaim, 20).unwrap();
+                let model = models.remove(&lo);
+                assert_eq!(detached == Detached::Absent, model.is_none());
+                let found = drain(&mut pages, table, reclaim, 13, detached);
+                let expected = model.map_or(vec![], |model| model.into_iter().collect());
+                assert_eq!(found, expected);
+                continue;
+            }
+            let mix = Mix { grow: true, value_max: if lo < 6 { 60 } else { 2000 } };
+            if models.contains_key(&lo) || random.below(2) == 0 {
+                assert_eq!(object.create(&mut pages).unwrap(), !models.contains_key(&lo));
+                let model = models.entry(lo).or_default();
+                change(&mut random, mix, &mut object.edit(&mut pages), model).unwrap();
+                assert_eq!(pairs_of(&object.view(&pages).unwrap()), pairs_of(model));
+                if is_flat(&pages, object, table) { flats += 1 } else { trees += 1 }
+            } else {
+                assert_eq!(pairs_of(&object.view(&pages).unwrap()), []);
+                assert_eq!(object.header(&pages).unwrap(), None);
+            }
+            if step % 100 == 0 {
+                check(&pages, table, reclaim);
+            }
+        }
+        for &lo in models.keys() {
+            table.object(CONTAINER, oid(lo), 0).detach(&mut pages, reclaim, 0).unwrap();
+        }
+        let found = drain(&mut pages, table, reclaim, 50, Detached::Absent);
+        assert_eq!(found.len(), models.values().map(BTreeMap::len).sum::<usize>());
+        assert_eq!(check(&pages, table, reclaim).pairs, 0);
+    }
+    assert!(flats > 1000 && trees > 1000, "{flats} flat, {trees} trees");
+}
+
+/// What was detached at once, and all that the reclaim list gives.
+fn drain(
+    pages: &mut MemoryPages,
+    table: ObjectTable,
+    reclaim: Reclaim,
+    max: usize,
+    detached: Detached,
+) -> Vec<Pair> {
+    let mut found = match detached {
+        Detached::Gone { pairs, .. } => pairs,
+        Detached::Absent => Vec::new(),
+    };
+    while let Some(reclaimed) = reclaim.step(pages, table, max).unwrap() {
+        assert!(reclaimed.pairs.len() <= max);
+        assert_eq!(reclaimed.contents, Contents::Object);
+        found.extend(reclaimed.pairs);
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn an_object_changed_among_faults_is_the_same() {
+    let mut random = Random::new(77);
+    let (mut pages, table, reclaim) = store();
+    let mut model = MapKv::new();
+    let object = table.object(CONTAINER, oid(1), 0);
+    object.create(&mut pages).unwrap();
+    for step in 0..600 {
+        let mix = Mix { grow: step % 200 < 150, value_max: 200 };
+        rerun_with_faults(&mut random, &mut pages, &mut model, |random, pages, model| {
+            change(random, mix, &mut object.edit(pages), model)
+        });
+        check(&pages, table, reclaim);
+    }
+    assert_eq!(pairs_of(&object.view(&pages).unwrap()), pairs_of(&model));
+}
+
+#[test]
+fn a_header_is_changed_in_place() {
+    let (mut pages, table, _) = store();
+    let object = table.object(CONTAINER, oid(9), 1);
+    let header = ObjectHeader { data_epoch: Epoch(1 << 60), stored_bytes: 8192 };
+    object.set_header(&mut pages, header).unwrap();
+    assert_eq!(object.header(&pages).unwrap(), Some(header));
+    object.edit(&mut pages).put(b"k", b"v").unwrap();
+    let before = pages.redo_bytes;
+    let header = ObjectHeader { data_epoch: Epoch((1 << 60) + 77), stored_bytes: 8192 };
+    object.set_header(&mut pages, header).unwrap();
+    assert!(pages.redo_bytes - before <= 10, "{}", pages.redo_bytes - before);
+    assert_eq!(object.header(&pages).unwrap(), Some(header));
+    assert_eq!(object.view(&pages).unwrap().get(b"k").unwrap(), Some(b"v".to_vec()));
+}
+
+#[test]
+fn a_container_is_listed_and_destroyed_by_itself() {
+    let (mut pages, table, reclaim) = store();
+    let neighbours = [ContainerId(2), ContainerId(4)];
+    for container in [CONTAINER, neighbours[0], neighbours[1]] {
+        for lo in 0..300 {
+            let object = table.object(container, oid(lo), 0);
+            for number in 0..if lo == 7 { 900_u64 } else { 3 } {
+                object.edit(&mut pages).put(&number.to_be_bytes(), &[1; 40]).unwrap();
+            }
+        }
+    }
+    let all = table.list(&pages, CONTAINER, None, 1000).unwrap();
+    assert_eq!(all.len(), 300);
+    assert!(all.iter().zip(0..).all(|((key, _), lo)| key.oid() == oid(lo) && key.shard() == 0));
+    let some = table.list(&pages, CONTAINER, Some(all[249].0), 20).unwrap();
+    assert_eq!(some[..], all[250..270]);
+
+    let before = pages.redo_bytes;
+    reclaim.add_container(&mut pages, CONTAINER).unwrap();
+    assert!(pages.redo_bytes - before < 100);
+    assert!(reclaim.holds_container(&pages, CONTAINER).unwrap());
+    let found = drain(&mut pages, table, reclaim, 64, Detached::Absent);
+    assert_eq!(found.len(), 299 * 3 + 900);
+    assert!(table.is_empty_of(&pages, CONTAINER).unwrap());
+    for container in neighbours {
+        assert_eq!(table.list(&pages, container, None, 1000).unwrap().len(), 300);
+    }
+    check(&pages, table, reclaim);
+}
+
+#[test]
+fn a_long_object_is_truncated_at_once() {
+    let (mut pages, table, reclaim) = store();
+    let object = table.object(CONTAINER, oid(1), 0);
+    for number in 0..30_000_u64 {
+        object.edit(&mut pages).put(&number.to_be_bytes(), &[1; 40]).unwrap();
+    }
+    let before = pages.redo_bytes;
+    let from = 1000_u64.to_be_bytes();
+    assert!(object.detach_range(&mut pages, reclaim, &from, None).unwrap());
+    let mut removed = object.edit(&mut pages).remove_range(&from, None, 400).unwrap();
+    assert!(removed.len() < 400);
+    assert!(pages.redo_bytes - before < 4000, "{}", pages.redo_bytes - before);
+    assert_eq!(pairs_of(&object.view(&pages).unwrap()).len(), 1000);
+    removed.extend(drain(&mut pages, table, reclaim, 100, Detached::Absent));
+    assert_eq!(removed.len(), 29_000);
+    check(&pages, table, reclaim);
+}
+
+/// Records of a value of `len` bytes with what the semantics put before it: epoch and kind.
+fn record(len: usize) -> Vec<u8> {
+    vec![0xa5; 9 + len]
+}
+
+#[test]
+fn small_files_and_their_entries_stay_within_their_budget() {
+    const FILES: u64 = 3000;
+    let (mut pages, table, reclaim) = store();
+    let directory = table.object(CONTAINER, oid(0), 0);
+    let mut random = Random::new(4);
+    let mut redo_bytes = 0;
+    for number in 1..=FILES {
+        let before = pages.redo_bytes;
+        // The entry: its name, and its inode record of 160 bytes.
+        let order = (random.next() >> 1).to_be_bytes();
+        let name = format!("file-{number:05}");
+        let mut entries = directory.edit(&mut pages);
+        entries.put(&[&order[..], &[0]].concat(), name.as_bytes()).unwrap();
+        let inode = [&order[..], &[1, 0, 9], b"DFS_INODE", &[0]].concat();
+        entries.put(&inode, &record(160)).unwrap();
+        // The file: a back pointer, then one block.
+        let id = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 0, number);
+        let file = table.object(CONTAINER, id, 0);
+        let back = [&0_u64.to_be_bytes()[..], &[1, 0, 1], b"p", &[0]].concat();
+        file.edit(&mut pages).put(&back, &record(8 + name.len())).unwrap();
+        let chunk = &1_u64.to_be_bytes();
+        let extent = [&chunk[..], &[1, 0, 1], b"0", &[1], &[0; 8]].concat();
+        file.edit(&mut pages).put(&extent, &record(4 + 6 + 4)).unwrap();
+        let header = ObjectHeader { data_epoch: Epoch(number), stored_bytes: 4096 };
+        file.set_header(&mut pages, header).unwrap();
+        redo_bytes += pages.redo_bytes - before;
+    }
+    let objects = check(&pages, table, reclaim);
+    let per_object = objects.buckets * 16384 / FILES;
+    let both = pages.live().count() as u64 * 16384 / FILES;
+    eprintln!(
+        "{per_object} bytes per object, {both} with its entry, {} of redo",
+        redo_bytes / FILES as usize
+    );
+    assert!(per_object <= 150, "{per_object} bytes of buckets per object");
+    assert!(both <= 450, "{both} bytes of buckets per object and entry");
+    assert!(redo_bytes / (FILES as usize) <= 1200, "{}", redo_bytes / FILES as usize);
+}
+
+#[test]
+fn oversized_pairs_are_refused_before_anything_changes() {
+    let (mut pages, table, reclaim) = store();
+    let object = table.object(CONTAINER, oid(1), 0);
+    let refused = object.edit(&mut pages).put(b"k", &[0; 4097]);
+    assert!(matches!(refused, Err(Abort::Error(_))));
+    assert_eq!(object.header(&pages).unwrap(), None);
+    // The largest that is not refused goes to a tree of its own.
+    object.edit(&mut pages).put(b"k", &[0; 4096]).unwrap();
+    assert!(!is_flat(&pages, object, table));
+    pages.fill(table.tree.root, 16000, 0, 0).unwrap();
+    check(&pages, table, reclaim);
+}
