@@ -33,3 +33,4 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use service::{Handler, NoHandler, Services};
 pub use stats::{Latency, TargetStats};
+pub use target::{Backend, serve_local};

@@ -22,7 +22,7 @@ const REQUESTS_MAX: usize = 128;
 const QUEUE_MAX: usize = 256;
 
 /// What a target runs: the store; in tests, a model.
-pub(crate) trait Backend: 'static {
+pub trait Backend: 'static {
     fn handle(&self, request: Request) -> impl Future<Output = Result<Reply>>;
     /// Leaves everything on stable media. Nothing is asked afterwards.
     fn stop(&self) -> impl Future<Output = Result<()>>;
@@ -114,6 +114,16 @@ impl Drop for Target {
             tracing::error!(%error, "the target did not stop cleanly");
         }
     }
+}
+
+/// Serves `backend` on an xstream that is there already, until the last caller is gone: so a simulation runs a store and
+/// its clients on one thread. The backend is never stopped; to the store, that is a crash.
+pub fn serve_local<B: Backend>(handle: &Handle, backend: Rc<B>) -> Caller {
+    let (caller, mut service) = inproc::pair(QUEUE_MAX);
+    let (handle, stats) = (handle.clone(), Arc::new(Stats::default()));
+    let server = Server { handle, backend, stats, room: Semaphore::new(REQUESTS_MAX) };
+    server.handle.clone().spawn(async move { while server.next(&mut service).await {} });
+    caller
 }
 
 /// What runs on the target's thread.
@@ -256,6 +266,22 @@ mod tests {
         assert_eq!(served + refused, 380);
         assert!(refused > 0);
         assert_eq!(future::block_on(caller.call(Request::Sync)).err(), Some(Error::Stopped));
+    }
+
+    #[test]
+    fn simulation_serves_a_store_on_its_own_thread() {
+        for seed in 0..10 {
+            daos_xstream::sim::run(seed, |handle| async move {
+                let model = RefCell::new(ModelTarget::new(1, || 1));
+                let (in_flight, stopped) = (Cell::new(0), Arc::default());
+                let backend = Slow { handle: handle.clone(), model, in_flight, stopped };
+                let caller = serve_local(&handle, Rc::new(backend));
+                let calls: Vec<_> = (0..300).map(|_| caller.call(Request::PoolList)).collect();
+                for call in calls {
+                    call.await.unwrap();
+                }
+            });
+        }
     }
 
     #[test]
