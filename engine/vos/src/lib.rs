@@ -8,6 +8,7 @@ pub mod btree;
 mod condition;
 mod draft;
 mod flat;
+pub mod forest;
 mod gather;
 mod ground;
 mod history;
