@@ -424,6 +424,7 @@ impl Device for FaultDevice {
     fn write(&self, data: Bytes, offset: u64, _how: How) -> Io<()> {
         self.start(Kind::Write, offset, data.len() as u64, |inner, fault| {
             let id = match fault {
+                _ if data.is_empty() => None,
                 Some(Fault::Lose) => None,
                 Some(Fault::Misdirect(to)) => Some(inner.cache(data, to)),
                 _ => {

@@ -9,8 +9,10 @@ mod device;
 mod fault;
 pub mod label;
 mod mem;
+mod uring;
 
 pub use buffer::{BUFFER_ALIGN, IoBuf};
 pub use device::{Device, How, Io, SECTOR_BYTES};
 pub use fault::{Counts, Fault, FaultDevice, Kind};
 pub use mem::MemDevice;
+pub use uring::{Access, OpenError, OpenOptions, UringDevice, create_file};

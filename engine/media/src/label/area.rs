@@ -89,7 +89,9 @@ impl Areas {
         if end > device_bytes {
             return Err("an area reaches past the device");
         }
-        let unit = |area: &Area| area.start % SEGMENT_BYTES == 0 && area.bytes % SEGMENT_BYTES == 0;
+        let unit = |area: &Area| {
+            area.start.is_multiple_of(SEGMENT_BYTES) && area.bytes.is_multiple_of(SEGMENT_BYTES)
+        };
         if !unit(&self.wal) || !unit(&self.space) {
             return Err("WAL or space are not whole segments");
         }
