@@ -21,6 +21,7 @@ mod error;
 mod lock;
 #[cfg(any(test, feature = "model"))]
 mod model;
+pub mod mounts;
 mod open;
 mod place;
 mod service;
