@@ -39,14 +39,13 @@ pub struct Executor {
 impl Executor {
     pub fn new(requests_max: usize) -> Self {
         assert!(requests_max > 0);
-        Self {
-            credits: Arc::new(Credits { requests_max, used: Mutex::new(0), freed: Condvar::new() }),
-        }
+        let state = Mutex::new(State { used: 0, closed: false });
+        Self { credits: Arc::new(Credits { requests_max, state, freed: Condvar::new() }) }
     }
 
     /// Polls `future` here and now; what is left of it goes on where it is woken.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let credit = self.credits.clone().take();
+        let Some(credit) = self.credits.clone().take() else { return };
         let future: BoxFuture = Box::pin(async move {
             let _credit = credit;
             future.await;
@@ -57,44 +56,55 @@ impl Executor {
     }
 
     pub fn in_flight(&self) -> usize {
-        *lock(&self.credits.used)
+        lock(&self.credits.state).used
+    }
+
+    /// From now on requests are dropped where they come, which their replies answer with an error.
+    pub fn close(&self) {
+        lock(&self.credits.state).closed = true;
+        self.credits.freed.notify_all();
     }
 
     /// Waits until no request is in flight, or `patience` is over. The answer is how many are left.
     pub fn drain(&self, patience: Duration) -> usize {
         let until = Instant::now() + patience;
-        let mut used = lock(&self.credits.used);
-        while *used > 0 {
+        let mut state = lock(&self.credits.state);
+        while state.used > 0 {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
-            used = self
-                .credits
-                .freed
-                .wait_timeout(used, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let waited = self.credits.freed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        *used
+        state.used
     }
 }
 
 struct Credits {
     requests_max: usize,
-    used: Mutex<usize>,
+    state: Mutex<State>,
     freed: Condvar,
 }
 
+struct State {
+    used: usize,
+    closed: bool,
+}
+
 impl Credits {
-    fn take(self: Arc<Self>) -> Credit {
-        let mut used = lock(&self.used);
-        while *used >= self.requests_max {
-            used = self.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
+    /// `None` when no request may start any more.
+    fn take(self: Arc<Self>) -> Option<Credit> {
+        let mut state = lock(&self.state);
+        while !state.closed && state.used >= self.requests_max {
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        *used += 1;
-        drop(used);
-        Credit(self)
+        if state.closed {
+            return None;
+        }
+        state.used += 1;
+        drop(state);
+        Some(Credit(self))
     }
 }
 
@@ -103,7 +113,7 @@ struct Credit(Arc<Credits>);
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        *lock(&self.0.used) -= 1;
+        lock(&self.0.state).used -= 1;
         self.0.freed.notify_all();
     }
 }
@@ -326,6 +336,18 @@ mod tests {
         assert_eq!(executor.drain(Duration::from_millis(1)), 1);
         wakers.recv().unwrap().wake();
         second.join().unwrap();
+        assert_eq!(executor.drain(Duration::from_secs(5)), 0);
+    }
+
+    #[test]
+    fn a_closed_executor_drops_what_comes_and_finishes_what_is_there() {
+        let executor = Executor::new(1);
+        let (future, wakers) = steps(2, false);
+        executor.spawn(future);
+        executor.close();
+        executor.spawn(async { panic!("it must not run") });
+        assert_eq!(executor.drain(Duration::ZERO), 1);
+        wakers.recv().unwrap().wake();
         assert_eq!(executor.drain(Duration::from_secs(5)), 0);
     }
 

@@ -3,10 +3,16 @@
 //! # Not here
 //! Any rule of a filesystem: `dfs`. Any storage: `daos-server` and below.
 
+pub mod background;
+mod control;
+pub mod daemon;
+pub mod error;
 pub mod exec;
 pub mod fuse;
+pub mod log;
 pub mod mountpoint;
 pub mod null;
 pub mod ops;
 pub mod options;
 mod serve;
+pub mod signals;

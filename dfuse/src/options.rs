@@ -7,8 +7,7 @@
 //! # Not here
 //! Looking at the file system: `mountpoint.rs` judges the mountpoint, the engine judges the store.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -335,14 +334,6 @@ impl MountOptions {
 
 fn unknown(option: &str) -> String {
     format!("unknown mount option '{option}'; dfuse --help lists those that exist")
-}
-
-/// A path as it is to be seen from any working directory.
-pub fn absolute(path: &OsStr) -> std::io::Result<PathBuf> {
-    if path.as_bytes().is_empty() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "an empty path"));
-    }
-    std::path::absolute(path)
 }
 
 #[cfg(test)]

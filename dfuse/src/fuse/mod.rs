@@ -7,4 +7,4 @@ mod adapter;
 mod convert;
 mod session;
 
-pub use session::{Caching, FuseConfig, Mounted};
+pub use session::{Caching, FuseConfig, Mounted, Unmounted, Unmounter, detach};

@@ -1,0 +1,75 @@
+//! What the control socket answers that only a mount knows.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use daos_server::Handler;
+use daos_server::control::{Failure, FailureKind};
+use daos_types::ContainerId;
+use dfs::Dfs;
+use futures_lite::future::block_on;
+use serde_json::{Value, json};
+
+use crate::daemon::Event;
+use crate::exec::Executor;
+use crate::options::Settings;
+
+pub struct Control {
+    pub settings: Settings,
+    pub container: ContainerId,
+    pub dfs: Arc<Dfs>,
+    pub executor: Executor,
+    pub events: Mutex<Sender<Event>>,
+}
+
+impl Control {
+    fn query(&self) -> Result<Value, Failure> {
+        let space = block_on(self.dfs.statfs())
+            .map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
+        let settings = &self.settings;
+        Ok(json!({
+            "mountpoint": settings.mountpoint,
+            "store": settings.store,
+            "pool": settings.pool,
+            "container": settings.container,
+            "pid": std::process::id(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "sync": format!("{:?}", settings.sync).to_lowercase(),
+            "read_only": settings.read_only,
+            "caching": settings.caching,
+            "threads": settings.threads,
+            "requests_in_flight": self.executor.in_flight(),
+            "space": {
+                "capacity": space.capacity,
+                "free": space.free,
+                "available": space.available,
+                "inodes": space.inodes,
+            },
+        }))
+    }
+}
+
+impl Handler for Control {
+    fn in_use(&self, container: ContainerId) -> Option<String> {
+        let at = self.settings.mountpoint.display();
+        (container == self.container).then(|| format!("mounted on {at}"))
+    }
+
+    fn filesystem(&self, verb: &str, _arguments: Value) -> Result<Value, Failure> {
+        match verb {
+            "query" => self.query(),
+            _ => Err(Failure::new(
+                FailureKind::Unsupported,
+                format!(
+                    "this dfuse does not know the request '{verb}'; use programs of one release"
+                ),
+            )),
+        }
+    }
+
+    fn stop(&self) {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        // Fails when it is stopping already.
+        let _ = events.send(Event::Asked("through the control socket"));
+    }
+}

@@ -1,0 +1,235 @@
+//! One mount from its start to its end.
+//!
+//! # Order
+//! Start: mountpoint, engine, pool and container, dfs, kernel, control socket; then the word that it is mounted. End, whatever asks for
+//! it: the mount goes, requests in flight are answered, dfs is unmounted, the engine stops (which is a checkpoint).
+//! What was acknowledged does not depend on any of this: the daemon may be killed between any two steps.
+
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use daos_client::Container;
+use daos_server::{Engine, EngineConfig, SyncMode};
+use dfs::{Dfs, MountOptions};
+use futures_lite::future::block_on;
+
+use crate::background::{self, Reporter};
+use crate::control::Control;
+use crate::error::Error;
+use crate::exec::Executor;
+use crate::fuse::{self, Caching, FuseConfig, Mounted, Unmounted, Unmounter};
+use crate::log::{self, Log};
+use crate::mountpoint::{self, Verdict};
+use crate::options::{Settings, Sync};
+use crate::signals::Signals;
+
+/// Requests in flight: as many as the kernel and a handful of busy programs have.
+const REQUESTS_MAX: usize = 512;
+/// A daemon that has unmounted may still be writing its checkpoint.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(30);
+/// For requests in flight when the mount is gone.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+/// For the kernel's last word after an unmount.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the main thread waits for.
+pub enum Event {
+    /// Somebody wants it to end: a signal, or a word.
+    Asked(&'static str),
+    /// The kernel has ended the session: somebody unmounted.
+    Ended(std::io::Result<()>),
+}
+
+/// Mounts, serves, and stops.
+pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Error> {
+    // Before any thread starts: they inherit the mask.
+    let signals = Signals::block(settings.foreground)
+        .map_err(|e| Error::System { what: "blocking signals", source: e.into() })?;
+    clear_mountpoint(&settings.mountpoint, reporter)?;
+    let engine = open_engine(settings, reporter)?;
+    let log_path = log::path_for(&settings.store);
+    log.move_to(&log_path).map_err(Error::system("opening the log file"))?;
+    tracing::info!(?settings, "starting");
+    let container = engine.container(&settings.pool, &settings.container, !settings.read_only)?;
+    let id = container.id();
+    let dfs = open_filesystem(settings, container, reporter)?;
+    let mut mounted = mount(settings, dfs.clone())?;
+    let unmounter = mounted.unmounter();
+    let executor = mounted.executor();
+    let (send, events) = mpsc::channel();
+    let control = engine.serve_control(Arc::new(Control {
+        settings: settings.clone(),
+        container: id,
+        dfs: dfs.clone(),
+        executor: executor.clone(),
+        events: Mutex::new(send.clone()),
+    }))?;
+    watch(mounted, signals, &send)?;
+    if reporter.mounted(&greeting(settings, &log_path)).is_err() {
+        let _ = send.send(Event::Asked("nobody waits for it any more"));
+    } else if !settings.foreground {
+        background::detach().map_err(Error::system("detaching from the terminal"))?;
+    }
+    serve(&events, unmounter, &executor);
+    drop(control);
+    stop(&dfs, &engine)
+}
+
+fn clear_mountpoint(at: &Path, reporter: &Reporter) -> Result<(), Error> {
+    match mountpoint::judge(at) {
+        Verdict::Free => Ok(()),
+        Verdict::Refused(why) => Err(Error::Mountpoint(why)),
+        Verdict::DeadAndOurs(mount) => {
+            fuse::detach(&mount.mountpoint)
+                .map_err(|source| Error::DeadMount { at: at.to_path_buf(), source })?;
+            reporter.progress(&format!("cleared the dead mount at {}", at.display()));
+            clear_mountpoint(at, reporter)
+        }
+    }
+}
+
+/// Starts the engine; waits for a predecessor that is not mounted any more.
+fn open_engine(settings: &Settings, reporter: &Reporter) -> Result<Engine, Error> {
+    reporter.progress(&format!("opening the store {}", settings.store.display()));
+    let until = Instant::now() + PREDECESSOR_PATIENCE;
+    let mut told = false;
+    loop {
+        match Engine::start(engine_config(settings)) {
+            Err(daos_server::Error::Held { pid, .. })
+                if Instant::now() < until && !mountpoint::is_source(&settings.store) =>
+            {
+                if !told {
+                    reporter
+                        .progress(&format!("waiting for process {pid} to finish with the store"));
+                    told = true;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            started => return Ok(started?),
+        }
+    }
+}
+
+fn engine_config(settings: &Settings) -> EngineConfig {
+    let holder = format!("dfuse on {}", settings.mountpoint.display());
+    let mut config = EngineConfig::new(&settings.store, holder);
+    config.create = !settings.read_only;
+    config.read_only = settings.read_only;
+    config.size = settings.size;
+    config.memory = settings.memory.unwrap_or(config.memory);
+    config.sync = match settings.sync {
+        Sync::Always => SyncMode::Always,
+        Sync::Posix => SyncMode::Posix,
+    };
+    config
+}
+
+fn open_filesystem(
+    settings: &Settings,
+    container: Container,
+    reporter: &Reporter,
+) -> Result<Arc<Dfs>, Error> {
+    reporter.progress(&format!("mounting container {}", settings.container));
+    let options = MountOptions {
+        read_only: settings.read_only,
+        cache_attributes: true,
+        cache_bytes: settings.cache.map_or(0, |bytes| bytes as usize),
+        owner: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
+        ..MountOptions::default()
+    };
+    block_on(Dfs::mount(container, options))
+        .map_err(|source| Error::Filesystem { container: settings.container.clone(), source })
+}
+
+fn mount(settings: &Settings, dfs: Arc<Dfs>) -> Result<Mounted<Dfs>, Error> {
+    let config = FuseConfig {
+        mountpoint: settings.mountpoint.clone(),
+        source: mountpoint::source_name(&settings.store),
+        threads: settings.threads,
+        requests_max: REQUESTS_MAX,
+        read_only: settings.read_only,
+        flags: settings.flags,
+        caching: if settings.caching { Caching::ALL } else { Caching::NONE },
+    };
+    Mounted::new(dfs, &config)
+        .map_err(|source| Error::Mount { at: settings.mountpoint.clone(), source })
+}
+
+fn greeting(settings: &Settings, log: &Path) -> String {
+    let log = match settings.foreground {
+        true => String::new(),
+        false => format!(", log {}", log.display()),
+    };
+    format!(
+        "{} is mounted at {} (pool {}, container {}, process {}{log})",
+        settings.store.display(),
+        settings.mountpoint.display(),
+        settings.pool,
+        settings.container,
+        std::process::id(),
+    )
+}
+
+/// Starts the session's thread and the one that waits for signals.
+fn watch(mounted: Mounted<Dfs>, signals: Signals, events: &Sender<Event>) -> Result<(), Error> {
+    let thread = |name: &str| std::thread::Builder::new().name(name.into());
+    let ended = events.clone();
+    thread("session")
+        .spawn(move || ended.send(Event::Ended(mounted.run())))
+        .map_err(Error::system("starting a thread"))?;
+    let asked = events.clone();
+    thread("signals")
+        .spawn(move || {
+            while let Ok(name) = signals.wait() {
+                let _ = asked.send(Event::Asked(name));
+            }
+        })
+        .map_err(Error::system("starting a thread"))?;
+    Ok(())
+}
+
+/// Until the mount is gone and no request is in flight.
+fn serve(events: &Receiver<Event>, mut unmounter: Unmounter, executor: &Executor) {
+    match events.recv() {
+        Ok(Event::Asked(by)) => {
+            tracing::info!("stopping: {by}");
+            match unmounter.unmount() {
+                Ok(Unmounted::Cleanly) => await_end(events),
+                Ok(Unmounted::Detached) => {
+                    tracing::warn!("programs with open files get errors now")
+                }
+                Err(e) => tracing::error!("the mount cannot be taken away: {e}"),
+            }
+        }
+        Ok(Event::Ended(Ok(()))) => tracing::info!("stopping: unmounted"),
+        Ok(Event::Ended(Err(e))) => {
+            tracing::error!("the connection to the kernel is lost: {e}");
+            let _ = unmounter.unmount();
+        }
+        Err(_) => tracing::error!("no thread is left that could end the mount"),
+    }
+    executor.close();
+    let left = executor.drain(DRAIN_PATIENCE);
+    if left > 0 {
+        tracing::error!("{left} requests are still in flight; stopping without them");
+    }
+}
+
+fn await_end(events: &Receiver<Event>) {
+    match events.recv_timeout(FAREWELL_PATIENCE) {
+        Ok(Event::Ended(Err(e))) => tracing::warn!("the connection to the kernel ended with: {e}"),
+        Ok(_) | Err(RecvTimeoutError::Disconnected) => {}
+        Err(RecvTimeoutError::Timeout) => tracing::warn!("the kernel has not ended the session"),
+    }
+}
+
+fn stop(dfs: &Dfs, engine: &Engine) -> Result<(), Error> {
+    if let Err(e) = block_on(dfs.unmount()) {
+        tracing::error!("unmounting the filesystem: {e}");
+    }
+    engine.stop()?;
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Why a mount did not come about. Each says what to do, for a person at a terminal.
+
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line or fstab is wrong.
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Mountpoint(String),
+    #[error("the dead mount at {at} cannot be cleared: {source}; try: umount -l {at}")]
+    DeadMount { at: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] daos_server::Error),
+    #[error("the filesystem in container '{container}' cannot be mounted: {source}")]
+    Filesystem { container: String, source: dfs::Error },
+    #[error("mounting at {at} failed: {source}{}", advice(.source))]
+    Mount { at: PathBuf, source: io::Error },
+    #[error("{what}: {source}")]
+    System { what: &'static str, source: io::Error },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            " (is /dev/fuse there? In a container it must be passed in, and fusermount3 be installed: \
+             apt-get install fuse3)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            " (mounting for other users needs root, or user_allow_other in /etc/fuse.conf)"
+        }
+        _ => "",
+    }
+}
+
+impl Error {
+    pub fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}
