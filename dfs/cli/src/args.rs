@@ -1,0 +1,203 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub const POOL_DEFAULT: &str = "default";
+pub const CONTAINER_DEFAULT: &str = "home";
+
+const EXAMPLES: &str = "\
+Examples:
+  daos pool query --embedded ~/store          whether or not a daemon has it mounted
+  daos container list --embedded /mnt/daos    a mountpoint names its store
+  daos container create scratch               with one store mounted it need not be named
+  daos fs query /mnt/daos
+  daos fs check --embedded ~/store --json
+
+Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 no such store, pool or container;
+4 exists already; 5 in use; 6 damaged (also when a check finds something); 7 no space.
+
+With --json every command prints one object: {\"response\": ..., \"error\": null, \"kind\": null, \"status\": 0}, and on an error
+{\"response\": null, \"error\": \"what went wrong\", \"kind\": \"not-found\", \"status\": 3}; status is the exit code.";
+
+/// Look at DAOS stores and change what is in them.
+#[derive(Parser, Debug)]
+#[command(name = "daos", version, after_help = EXAMPLES)]
+pub struct CommandLine {
+    #[command(flatten)]
+    pub global: Global,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args, Debug)]
+pub struct Global {
+    /// The store: its directory or block device, or any path in its mount [default: the one store that is mounted]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub embedded: Option<PathBuf>,
+
+    /// Print JSON, also of errors
+    #[arg(short, long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Pools of a store
+    #[command(subcommand)]
+    Pool(Pool),
+    /// Containers of a pool
+    #[command(subcommand, visible_alias = "cont")]
+    Container(Container),
+    /// The filesystem in a container, and its store
+    #[command(subcommand, visible_alias = "fs")]
+    Filesystem(Filesystem),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Pool {
+    /// List the pools
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show a pool's space and counters
+    Query {
+        /// Label or UUID
+        #[arg(default_value = POOL_DEFAULT)]
+        pool: String,
+        /// Show every counter of the targets
+        #[arg(long)]
+        counters: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Container {
+    /// Make a container
+    Create(Names),
+    /// List a pool's containers
+    #[command(visible_alias = "ls")]
+    List {
+        /// Label or UUID
+        #[arg(default_value = POOL_DEFAULT)]
+        pool: String,
+    },
+    /// Show a container
+    Query(Names),
+    /// Destroy a container and everything in it
+    Destroy(Names),
+}
+
+/// `[POOL] CONTAINER`
+#[derive(Args, Debug)]
+pub struct Names {
+    /// The container's label or UUID, after its pool's if that is not `default`
+    #[arg(value_name = "[POOL] CONTAINER", required = true, num_args = 1..=2)]
+    names: Vec<String>,
+}
+
+impl Names {
+    pub fn split(self) -> (String, String) {
+        let mut names = self.names.into_iter();
+        match (names.next(), names.next()) {
+            (Some(pool), Some(container)) => (pool, container),
+            (Some(container), None) => (POOL_DEFAULT.into(), container),
+            (None, _) => unreachable!("clap asks for at least one"),
+        }
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Filesystem {
+    /// Verify every invariant of the store
+    Check {
+        /// A path in the mount, or the store
+        path: Option<PathBuf>,
+        /// Mend what can be mended
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Show how a filesystem is mounted and what is in it
+    Query {
+        /// A path in the mount, or the store
+        path: Option<PathBuf>,
+        /// Pool of a filesystem that is not mounted
+        #[arg(long, default_value = POOL_DEFAULT)]
+        pool: String,
+        /// Container of a filesystem that is not mounted
+        #[arg(long, alias = "cont", default_value = CONTAINER_DEFAULT)]
+        container: String,
+        /// Show latencies of the targets' requests and stages too
+        #[arg(long)]
+        stats: bool,
+    },
+    /// Wait until everything acknowledged is on stable media
+    Sync {
+        /// A path in the mount, or the store
+        path: Option<PathBuf>,
+    },
+}
+
+impl Filesystem {
+    pub fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Check { path, .. } | Self::Query { path, .. } | Self::Sync { path } => {
+                path.as_ref()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Command {
+        CommandLine::try_parse_from(line.split(' ')).unwrap().command
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn short_forms_are_the_long_ones() {
+        assert!(
+            matches!(parse("daos cont ls"), Command::Container(Container::List { pool }) if pool == "default")
+        );
+        assert!(matches!(
+            parse("daos fs sync"),
+            Command::Filesystem(Filesystem::Sync { path: None })
+        ));
+        assert!(matches!(
+            parse("daos filesystem check --repair"),
+            Command::Filesystem(Filesystem::Check { repair: true, .. })
+        ));
+    }
+
+    #[test]
+    fn one_name_is_a_container_of_the_default_pool() {
+        let names = |line| match parse(line) {
+            Command::Container(Container::Create(names) | Container::Destroy(names)) => {
+                names.split()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(names("daos cont create c"), ("default".into(), "c".into()));
+        assert_eq!(names("daos container destroy p c"), ("p".into(), "c".into()));
+        assert!(CommandLine::try_parse_from(["daos", "cont", "create"]).is_err());
+        assert!(CommandLine::try_parse_from(["daos", "cont", "create", "a", "b", "c"]).is_err());
+    }
+
+    #[test]
+    fn the_store_may_be_named_anywhere() {
+        let line =
+            CommandLine::try_parse_from(["daos", "pool", "list", "--embedded", "/s", "--json"])
+                .unwrap();
+        assert_eq!((line.global.embedded, line.global.json), (Some("/s".into()), true));
+    }
+}

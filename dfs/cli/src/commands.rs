@@ -1,0 +1,271 @@
+//! The commands: each asks the store and says how its answer looks.
+
+use daos_server::control::{Answer, Ask, Failure, FailureKind};
+use daos_types::ByteSize;
+use serde_json::{Value, json};
+
+use crate::args::{Command, Container, Filesystem, Pool};
+use crate::output::{Answered, Text};
+use crate::status;
+use crate::store::Store;
+use crate::time::utc;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Whether the command changes nothing that lasts, so that a store may be opened read-only for it.
+pub fn reads_only(command: &Command) -> bool {
+    match command {
+        Command::Pool(_) => true,
+        Command::Container(Container::List { .. } | Container::Query(_)) => true,
+        Command::Container(Container::Create(_) | Container::Destroy(_)) => false,
+        Command::Filesystem(Filesystem::Check { repair, .. }) => !repair,
+        Command::Filesystem(Filesystem::Query { .. } | Filesystem::Sync { .. }) => true,
+    }
+}
+
+/// What is being done, for whoever waits.
+pub fn doing(command: &Command) -> &'static str {
+    match command {
+        Command::Filesystem(Filesystem::Check { .. }) => "checking the store",
+        Command::Filesystem(Filesystem::Sync { .. }) => "syncing the store",
+        Command::Container(Container::Destroy(_)) => "destroying the container",
+        _ => "asking the store",
+    }
+}
+
+pub fn run(command: Command, store: &mut Store) -> Result<Answered> {
+    match command {
+        Command::Pool(Pool::List) => pool_list(store),
+        Command::Pool(Pool::Query { pool, counters }) => pool_query(store, pool, counters),
+        Command::Container(Container::Create(names)) => {
+            let (pool, label) = names.split();
+            let created = store.ask(Ask::ContainerCreate { pool, label })?;
+            container("made", created)
+        }
+        Command::Container(Container::List { pool }) => container_list(store, pool),
+        Command::Container(Container::Query(names)) => {
+            let (pool, name) = names.split();
+            let found = store.ask(Ask::ContainerQuery { pool, container: name })?;
+            container("", found)
+        }
+        Command::Container(Container::Destroy(names)) => {
+            let (pool, name) = names.split();
+            let done = Text::line(format!("container '{name}' of pool '{pool}' is destroyed"));
+            store.ask(Ask::ContainerDestroy { pool, container: name })?;
+            Ok(good(done, Value::Null))
+        }
+        Command::Filesystem(Filesystem::Check { repair, .. }) => check(store, repair),
+        Command::Filesystem(Filesystem::Query { pool, container, stats, .. }) => {
+            query(store, &pool, &container, stats)
+        }
+        Command::Filesystem(Filesystem::Sync { .. }) => {
+            store.ask(Ask::Sync)?;
+            Ok(good(Text::line("everything acknowledged is on stable media"), Value::Null))
+        }
+    }
+}
+
+fn good(text: Text, json: Value) -> Answered {
+    Answered { text, json, status: status::DONE }
+}
+
+pub fn unexpected(answer: &Answer) -> Failure {
+    Failure::new(FailureKind::Protocol, format!("the engine answered something else: {answer:?}"))
+}
+
+fn json_of(value: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(value).map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize(bytes).to_string()
+}
+
+fn pool_list(store: &mut Store) -> Result<Answered> {
+    match store.ask(Ask::PoolList)? {
+        Answer::Pools(pools) => {
+            let rows: Vec<_> =
+                pools.iter().map(|p| vec![p.label.clone(), p.uuid.to_string()]).collect();
+            Ok(good(Text::table(&["POOL", "UUID"], &rows), json_of(&pools)?))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn pool_query(store: &mut Store, pool: String, counters: bool) -> Result<Answered> {
+    let pool = match store.ask(Ask::PoolQuery { pool })? {
+        Answer::Pool(pool) => pool,
+        other => return Err(unexpected(&other)),
+    };
+    let share = |part: u64| match pool.capacity {
+        0 => String::new(),
+        whole => format!(" ({:.1} %)", part as f64 * 100.0 / whole as f64),
+    };
+    let mut pairs = vec![
+        ("pool", pool.label.clone()),
+        ("uuid", pool.uuid.to_string()),
+        ("targets", pool.targets.to_string()),
+        ("containers", pool.containers.to_string()),
+        ("capacity", size(pool.capacity)),
+        ("used", format!("{}{}", size(pool.used), share(pool.used))),
+        ("  metadata", size(pool.metadata)),
+        ("free", format!("{}{}", size(pool.free), share(pool.free))),
+        ("reserve", size(pool.reserve)),
+    ];
+    if let Some(why) = &pool.latched {
+        pairs.push(("ACCEPTS NO CHANGES", why.clone()));
+    }
+    let mut text = Text::pairs(&pairs);
+    if counters {
+        let rows: Vec<_> =
+            pool.counters.iter().map(|(name, n)| vec![name.clone(), n.to_string()]).collect();
+        text = text.and(Text::line("")).and(Text::table(&["COUNTER", "VALUE"], &rows));
+    }
+    Ok(good(text, json_of(&pool)?))
+}
+
+fn container_list(store: &mut Store, pool: String) -> Result<Answered> {
+    match store.ask(Ask::ContainerList { pool })? {
+        Answer::Containers(containers) => {
+            let row = |c: &daos_server::control::ContainerEntry| {
+                vec![c.label.clone(), c.uuid.to_string(), utc(c.created_ns)]
+            };
+            let rows: Vec<_> = containers.iter().map(row).collect();
+            let text = Text::table(&["CONTAINER", "UUID", "CREATED"], &rows);
+            Ok(good(text, json_of(&containers)?))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn container(done: &str, answer: Answer) -> Result<Answered> {
+    let container = match answer {
+        Answer::Container(container) => container,
+        other => return Err(unexpected(&other)),
+    };
+    let mut pairs = vec![
+        ("container", container.entry.label.clone()),
+        ("uuid", container.entry.uuid.to_string()),
+        ("number", container.entry.number.to_string()),
+        ("created", utc(container.entry.created_ns)),
+        ("objects", container.objects.to_string()),
+        ("stored", size(container.stored_bytes)),
+        ("snapshots", container.snapshots.to_string()),
+    ];
+    if let Some(how) = &container.in_use {
+        pairs.push(("in use", how.clone()));
+    }
+    let text = match done {
+        "" => Text::pairs(&pairs),
+        done => Text::line(format!("container '{}' is {done}", container.entry.label))
+            .and(Text::pairs(&pairs[1..4])),
+    };
+    Ok(good(text, json_of(&container)?))
+}
+
+fn check(store: &mut Store, repair: bool) -> Result<Answered> {
+    let report = match store.ask(Ask::Check { repair })? {
+        Answer::Checked(report) => report,
+        other => return Err(unexpected(&other)),
+    };
+    let seen = Text::pairs(&[
+        ("objects", report.objects.to_string()),
+        ("keys", report.keys.to_string()),
+        ("extents", report.extents.to_string()),
+        ("buckets", report.buckets.to_string()),
+        ("blocks", report.blocks.to_string()),
+    ]);
+    let verdict = match report.findings.len() {
+        0 => Text::line("the store is sound"),
+        n => Text::line(format!("{n} findings:")),
+    };
+    let text = report
+        .findings
+        .iter()
+        .fold(seen.and(verdict), |text, finding| text.and(Text::line(format!("  {finding}"))));
+    let status = if report.findings.is_empty() { status::DONE } else { status::DAMAGED };
+    Ok(Answered { text, json: json_of(&report)?, status })
+}
+
+fn query(store: &mut Store, pool: &str, container: &str, stats: bool) -> Result<Answered> {
+    let mut found = store.filesystem(pool, container)?;
+    let mut text = filesystem_text(&found);
+    if stats {
+        let targets = match store.ask(Ask::Stats)? {
+            Answer::Stats(targets) => targets,
+            other => return Err(unexpected(&other)),
+        };
+        for (index, target) in targets.iter().enumerate() {
+            let row = |l: &daos_server::Latency| {
+                let us = |us: u64| format!("{us} us");
+                vec![
+                    l.name.clone(),
+                    l.count.to_string(),
+                    us(l.mean_us),
+                    us(l.p50_us),
+                    us(l.p99_us),
+                    us(l.max_us),
+                ]
+            };
+            let rows: Vec<_> = target.requests.iter().chain(&target.stages).map(row).collect();
+            text = text
+                .and(Text::line(format!("\ntarget {index}, {} requests failed", target.failed)))
+                .and(Text::table(
+                    &["REQUEST OR STAGE", "COUNT", "MEAN", "P50", "P99", "MAX"],
+                    &rows,
+                ));
+        }
+        found["targets"] = json_of(&targets)?;
+    }
+    Ok(good(text, found))
+}
+
+/// The object of `dfuse`'s and [`Store::filesystem`]'s answers; what is not in it is not shown.
+fn filesystem_text(found: &Value) -> Text {
+    let text = |name: &str| found[name].as_str().map(str::to_owned);
+    let number = |name: &str| found[name].as_u64().map(|n| n.to_string());
+    let bytes = |name: &str| found["space"][name].as_u64().map(size);
+    let inodes = found["space"]["inodes"].as_u64().map(|n| n.to_string());
+    let flag = |name: &str| found[name].as_bool().map(|b| if b { "yes" } else { "no" }.to_owned());
+    let pairs: Vec<(&str, String)> = [
+        ("mountpoint", text("mountpoint")),
+        ("store", text("store")),
+        ("pool", text("pool")),
+        ("container", text("container")),
+        ("process", number("pid")),
+        ("sync", text("sync")),
+        ("read-only", flag("read_only")),
+        ("caching", flag("caching")),
+        ("threads", number("threads")),
+        ("in flight", number("requests_in_flight")),
+        ("capacity", bytes("capacity")),
+        ("free", bytes("free")),
+        ("available", bytes("available")),
+        ("inodes", inodes),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect();
+    Text::pairs(&pairs)
+}
+
+/// What [`Store::filesystem`] says of a filesystem that is not mounted.
+pub fn unmounted(
+    store: &std::path::Path,
+    pool: &str,
+    container: &str,
+    space: &dfs::Space,
+) -> Value {
+    json!({
+        "mountpoint": null,
+        "store": store,
+        "pool": pool,
+        "container": container,
+        "space": {
+            "capacity": space.capacity,
+            "free": space.free,
+            "available": space.available,
+            "inodes": space.inodes,
+        },
+    })
+}
