@@ -7,7 +7,6 @@ store=$OUTSIDE/store mnt=$OUTSIDE/mnt
 mkdir mnt
 dfuse=$RELEASE/dfuse
 mounted() { awk -v d="$mnt" '$2 == d { f = 1 } END { exit !f }' /proc/self/mounts; }
-pid_of() { "$RELEASE/daos" filesystem query --embedded "$store" --json | tr ',{' '\n\n' | sed -n 's/^ *"pid": *\([0-9]*\).*/\1/p' | head -n 1; }
 holder() { # the pid, as a second daemon is told it
     mkdir -p other
     { "$dfuse" --embedded "$store" "$OUTSIDE/other" 2>&1 || true; } | grep -o 'pid [0-9]*' | grep -o '[0-9]*' | head -n 1
