@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Mounts a filesystem for the tests, so that each can be tried on one that is known to be good.
 #
-# usage: scripts/mount.sh up STATE [KIND [dfuse option...]]   KIND: dfuse (default), ext4, tmpfs, or an existing directory
+# usage: scripts/mount.sh up STATE [KIND [dfuse option...]]   KIND: dfuse (default), ext4, tmpfs, null, or an existing directory
 #        scripts/mount.sh again STATE     unmount and mount the same store
 #        scripts/mount.sh kill STATE      kill -9 the daemon (nothing to kill on the others) and clear its dead mount
 #        scripts/mount.sh down STATE      unmount; the store stays
@@ -36,6 +36,18 @@ start_dfuse() {
     die "dfuse did not mount in 20 s: $(tail -n 5 "$state/log")"
 }
 
+# The FUSE door with an in-memory tree behind it: what benches compare with. Nothing of it outlives its mount.
+start_null() {
+    [ -x "$release/examples/null" ] || die "no $release/examples/null: cargo build --release -p dfuse --example null first"
+    setsid "$release/examples/null" "$mnt" >>"$state/log" 2>&1 </dev/null &
+    echo $! >"$state/pid"
+    for _ in $(seq 500); do
+        is_mounted "$mnt" && return
+        sleep 0.02
+    done
+    die "the null filesystem did not mount: $(tail -n 5 "$state/log")"
+}
+
 # wait_gone PID SECONDS
 wait_gone() {
     local _
@@ -54,6 +66,7 @@ unmount() {
 start() {
     case $kind in
     dfuse) start_dfuse ;;
+    null) start_null ;;
     ext4) mount -o loop "$state/image" "$mnt" ;;
     tmpfs) mount -t tmpfs -o size=8g tmpfs "$mnt" ;;
     esac
@@ -61,7 +74,7 @@ start() {
 
 stop() {
     case $kind in
-    dfuse)
+    dfuse | null)
         unmount
         [ ! -e "$state/pid" ] || wait_gone "$(cat "$state/pid")" 30 ||
             die "dfuse (pid $(cat "$state/pid")) still runs 30 s after its unmount"
@@ -78,7 +91,7 @@ up)
     mkdir -p "$state"
     chmod 755 "$state"
     case $kind in
-    dfuse | ext4 | tmpfs) mkdir -p "$mnt" ;;
+    dfuse | ext4 | tmpfs | null) mkdir -p "$mnt" ;;
     *)
         [ -d "$kind" ] || die "neither a kind of filesystem nor a directory: $kind"
         [ -e "$mnt" ] || ln -s "$(cd "$kind" && pwd)" "$mnt"
