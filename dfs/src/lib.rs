@@ -10,6 +10,7 @@
 
 mod attr;
 mod change;
+mod check;
 mod copy;
 mod create;
 mod error;
@@ -34,6 +35,7 @@ mod types;
 mod unlink;
 mod xattr;
 
+pub use check::Report;
 pub use error::{Error, Result};
 pub use mount::{Dfs, MountOptions};
 pub use types::{

@@ -1,0 +1,82 @@
+//! Extended attributes: limits, flags, and that they go where their inode goes.
+
+mod common;
+
+use common::*;
+use dfs::{RenameFlags, XattrSet};
+
+#[test]
+fn values_come_back_and_flags_mean_what_they_say() {
+    on_a_new_filesystem(|dfs| async move {
+        let f = file_with(&dfs, dfs.root(), "f", b"").await;
+        let ctime = dfs.getattr(f).await.unwrap().ctime;
+        assert_eq!(errno(dfs.getxattr(f, b"user.a").await), libc::ENODATA);
+        let replace = dfs.setxattr(f, b"user.a", b"1", XattrSet::Replace).await;
+        assert_eq!(errno(replace), libc::ENODATA);
+        dfs.setxattr(f, b"user.a", b"1", XattrSet::Create).await.unwrap();
+        let create = dfs.setxattr(f, b"user.a", b"2", XattrSet::Create).await;
+        assert_eq!(errno(create), libc::EEXIST);
+        dfs.setxattr(f, b"user.a", b"", XattrSet::Replace).await.unwrap();
+        assert_eq!(dfs.getxattr(f, b"user.a").await.unwrap(), "");
+        dfs.setxattr(f, b"security.x", b"3", XattrSet::Any).await.unwrap();
+        dfs.setxattr(f, b"trusted.y", b"4", XattrSet::Any).await.unwrap();
+        assert_eq!(dfs.listxattr(f).await.unwrap(), &b"security.x\0trusted.y\0user.a\0"[..]);
+        dfs.removexattr(f, b"user.a").await.unwrap();
+        assert_eq!(errno(dfs.removexattr(f, b"user.a").await), libc::ENODATA);
+        assert!(dfs.getattr(f).await.unwrap().ctime > ctime);
+    });
+}
+
+#[test]
+fn limits_have_their_own_errno() {
+    on_a_new_filesystem(|dfs| async move {
+        let f = file_with(&dfs, dfs.root(), "f", b"").await;
+        let any = XattrSet::Any;
+        let (big, biggest) = (vec![1; 65_537], vec![2; 65_536]);
+        assert_eq!(errno(dfs.setxattr(f, b"user.a", &big, any).await), libc::E2BIG);
+        dfs.setxattr(f, b"user.a", &biggest, any).await.unwrap();
+        assert_eq!(dfs.getxattr(f, b"user.a").await.unwrap(), biggest);
+        let long = [&b"user."[..], &[b'n'; 251]].concat();
+        assert_eq!(errno(dfs.setxattr(f, &long, b"", any).await), libc::ERANGE);
+        dfs.setxattr(f, &long[..255], b"", any).await.unwrap();
+        let acl = dfs.setxattr(f, b"system.posix_acl_access", b"", any).await;
+        assert_eq!(errno(acl), libc::EOPNOTSUPP);
+        assert_eq!(errno(dfs.getxattr(f, b"other.a").await), libc::EOPNOTSUPP);
+    });
+}
+
+#[test]
+fn a_thousand_large_xattrs_move_with_their_file() {
+    on_a_container(|container| async move {
+        let dfs = mount(&container).await;
+        let root = dfs.root();
+        let f = file_with(&dfs, root, "f", b"data").await;
+        let d = directory(&dfs, root, "d").await;
+        for ino in [f, d] {
+            for i in 0..1000 {
+                let value = vec![i as u8; if i < 5 { 65_536 } else { i }];
+                let name = format!("user.{i}");
+                dfs.setxattr(ino, name.as_bytes(), &value, XattrSet::Any).await.unwrap();
+            }
+        }
+        let plain = RenameFlags::default();
+        dfs.rename(root, b"f", d, b"g", plain).await.unwrap();
+        dfs.rename(root, b"d", root, b"e", plain).await.unwrap();
+        let dfs = mount(&container).await;
+        for ino in [f, d] {
+            assert_eq!(dfs.getxattr(ino, b"user.999").await.unwrap(), vec![231; 999]);
+            assert_eq!(dfs.getxattr(ino, b"user.3").await.unwrap(), vec![3; 65_536]);
+            let list = dfs.listxattr(ino).await.unwrap();
+            assert_eq!(list.iter().filter(|byte| **byte == 0).count(), 1000);
+        }
+        assert_eq!(lookup(&dfs, d, "g").await.unwrap().ino, f);
+        assert_eq!(lookup(&dfs, root, "e").await.unwrap().ino, d);
+        assert_eq!(dfs.lookup(d, b"..").await.unwrap().attr.ino, root);
+        assert_eq!(dfs.getattr(f).await.unwrap().nlink, 1);
+        dfs.unlink(d, b"g").await.unwrap();
+        dfs.rmdir(root, b"e").await.unwrap();
+        let dfs = mount(&container).await;
+        assert_eq!(errno(dfs.getattr(f).await), libc::ESTALE);
+        assert_eq!(errno(dfs.getattr(d).await), libc::ESTALE);
+    });
+}
