@@ -8,7 +8,6 @@ pub mod btree;
 mod condition;
 mod draft;
 mod flat;
-pub mod forest;
 mod gather;
 mod ground;
 mod history;
@@ -32,4 +31,8 @@ mod supply;
 pub(crate) mod testing;
 mod update;
 
-pub use store::{BUCKET_BLOCKS, BlockAddr, BlockRun, Lsn};
+pub use store::{
+    BUCKET_BLOCKS, BlockAddr, BlockRun, Committed, DataWrite, FormatOptions, Lsn,
+    MEMORY_BUCKETS_MIN, OpenError, OpenOptions, ReadGuard, Reservation, SpaceUsage, Store, Sync,
+    Tx, TxOptions, View,
+};

@@ -46,8 +46,7 @@ impl Contents {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reclaimed {
     pub contents: Contents,
-    /// The key of the object whose range this was, which may be there still and counts these pairs in its header; empty:
-    /// the object or history is gone as a whole.
+    /// What the detacher wrote: the object's key, or empty.
     pub note: Vec<u8>,
     pub pairs: Vec<Pair>,
 }

@@ -4,5 +4,29 @@
 //! What is inside a bucket after its header: `btree` and `object`.
 
 mod address;
+mod arena;
+mod bucket;
+mod bytes;
+mod checkpoint;
+mod data;
+mod header;
+mod recover;
+mod redo;
+mod space;
+mod state;
+#[allow(clippy::module_inception)]
+mod store;
+mod strip;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod tx;
+mod wal;
 
 pub use address::{BUCKET_BLOCKS, BlockAddr, BlockRun, Lsn};
+pub use arena::MEMORY_BUCKETS_MIN;
+pub use data::DataWrite;
+pub use recover::{FormatOptions, OpenError, OpenOptions};
+pub use store::{Committed, ReadGuard, Reservation, SpaceUsage, Store, TxOptions};
+pub use sync::Sync;
+pub use tx::{Tx, View};

@@ -1,0 +1,134 @@
+//! The checkpoint header: where replay begins. Two slots, written in turn.
+//!
+//! # Invariants
+//! 1. The valid slot with the greater generation is the newest checkpoint; a write torn by a power cut leaves the
+//!    other one.
+//! 2. `tail_lsn <= mark + 1`: everything below the tail is home, and only what is stable goes home.
+//!
+//! # On disk
+//! FORMAT.md, "Checkpoint header".
+
+use daos_types::{Csum, Epoch, StoreId, crc32c};
+
+use super::Lsn;
+use super::bytes::{get_store, get_u32, get_u64, put_store, put_u32, put_u64};
+
+/// Bytes of a slot on the device.
+pub(super) const SLOT_BYTES: usize = 4096;
+/// What the device writes whole or not at all; the header fits.
+const SECTOR_BYTES: usize = 512;
+const MAGIC: u32 = u32::from_le_bytes(*b"dCKP");
+const VERSION: u32 = 1;
+const AT_CSUM: usize = 4;
+const AT_COVERED: usize = 8;
+
+/// The state of the store at one checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) store: StoreId,
+    /// Counts checkpoints; its parity is the slot.
+    pub(super) generation: u64,
+    /// Incarnation of the WAL blocks from `tail_seq` on.
+    pub(super) incarnation: u64,
+    /// First WAL block that replay reads.
+    pub(super) tail_seq: u64,
+    /// Checksum of the block before it.
+    pub(super) tail_pred: Csum,
+    /// Every record below is in the buckets.
+    pub(super) tail_lsn: Lsn,
+    /// Everything up to here was on stable media when the header was written.
+    pub(super) mark: Lsn,
+    /// No epoch above was given out.
+    pub(super) epoch: Epoch,
+    /// Strip batches up to here are home.
+    pub(super) strip_done: u64,
+}
+
+impl Header {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        assert!(self.tail_lsn.0 <= self.mark.0 + 1, "invariant 2: {self:?}");
+        let mut bytes = vec![0; SLOT_BYTES];
+        put_u32(&mut bytes, 0, MAGIC);
+        put_store(&mut bytes, 8, self.store);
+        put_u32(&mut bytes, 24, VERSION);
+        put_u32(&mut bytes, 28, self.tail_pred.0);
+        for (index, value) in [
+            self.generation,
+            self.incarnation,
+            self.tail_seq,
+            self.tail_lsn.0,
+            self.mark.0,
+            self.epoch.0,
+            self.strip_done,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            put_u64(&mut bytes, 32 + 8 * index, value);
+        }
+        let csum = crc32c(&bytes[AT_COVERED..SECTOR_BYTES]);
+        put_u32(&mut bytes, AT_CSUM, csum.0);
+        bytes
+    }
+
+    /// `None`: torn, never written, or of another store.
+    pub(super) fn decode(bytes: &[u8], store: StoreId) -> Option<Self> {
+        let csum = crc32c(&bytes[AT_COVERED..SECTOR_BYTES]);
+        let field = |index: usize| get_u64(bytes, 32 + 8 * index);
+        let valid = get_u32(bytes, 0) == MAGIC
+            && get_u32(bytes, AT_CSUM) == csum.0
+            && get_store(bytes, 8) == store
+            && get_u32(bytes, 24) == VERSION;
+        let header = Self {
+            store,
+            generation: field(0),
+            incarnation: field(1),
+            tail_seq: field(2),
+            tail_pred: Csum(get_u32(bytes, 28)),
+            tail_lsn: Lsn(field(3)),
+            mark: Lsn(field(4)),
+            epoch: Epoch(field(5)),
+            strip_done: field(6),
+        };
+        (valid && header.tail_lsn.0 <= header.mark.0.saturating_add(1)).then_some(header)
+    }
+
+    /// The newer of what the two slots hold.
+    pub(super) fn newest(slots: [&[u8]; 2], store: StoreId) -> Option<Self> {
+        slots
+            .into_iter()
+            .filter_map(|slot| Self::decode(slot, store))
+            .max_by_key(|header| header.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(generation: u64) -> Header {
+        Header {
+            store: StoreId(uuid::Uuid::from_u128(1)),
+            generation,
+            incarnation: 2,
+            tail_seq: 3,
+            tail_pred: Csum(4),
+            tail_lsn: Lsn(5),
+            mark: Lsn(6),
+            epoch: Epoch(7),
+            strip_done: 8,
+        }
+    }
+
+    #[test]
+    fn the_newest_valid_slot_counts() {
+        let store = header(1).store;
+        let (older, newer) = (header(1).encode(), header(2).encode());
+        assert_eq!(Header::newest([&newer, &older], store), Some(header(2)));
+        let mut torn = newer.clone();
+        torn[60] ^= 1;
+        assert_eq!(Header::newest([&torn, &older], store), Some(header(1)));
+        assert_eq!(Header::newest([&torn, &vec![0; SLOT_BYTES]], store), None);
+        assert_eq!(Header::decode(&newer, StoreId(uuid::Uuid::from_u128(2))), None);
+    }
+}

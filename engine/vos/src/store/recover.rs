@@ -1,0 +1,659 @@
+//! Making a store, and opening one: the newest checkpoint, and what the WAL has on top of it.
+//!
+//! # Order of opening
+//! 1. *Scan*: follow the chain of WAL blocks from the checkpoint's tail to its end, which a power cut may have put anywhere
+//!    above the persisted mark. Verify the data of the records above the mark. Everything after the first record that does
+//!    not verify is discarded.
+//! 2. *Repair* buckets that a power cut tore, from the strip. Flush: what was read may have been in a cache only.
+//! 3. *Apply* the records to their buckets.
+//! 4. Checkpoint with a new incarnation of the WAL. Only this makes discarded blocks harmless for ever.
+//!
+//! A crash anywhere in between changes nothing that the next opening would decide on.
+//!
+//! A read-only opening writes nothing: repairs and records are applied in memory only.
+//!
+//! # Invariants
+//! 1. An operation is skipped when the bucket is formatted or freed later in what is applied: its place may hold anything by
+//!    now. Formatting starts from zeros, whatever is on the device.
+//! 2. No bucket is written back in the middle of a record.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use daos_media::label::{self, Areas, LabelError};
+use daos_media::{Device, How, IoBuf};
+use daos_types::{Csum, Epoch, Error, Place, Result, StoreId, TargetId};
+use daos_xstream::Handle;
+use smallvec::SmallVec;
+
+use super::arena::{Arena, IdMap};
+use super::data::{Pending, decode_log};
+use super::header::{Header, SLOT_BYTES};
+use super::redo::Redo;
+use super::space::{BITMAP_BYTES, ENTRIES_PER_BUCKET, ENTRY_BYTES, Entry, SegmentKind, Space};
+use super::state::{Counts, State, Waiters};
+use super::store::{Inner, Store};
+use super::strip::{self, StripHeader};
+use super::sync::{Marks, Sync};
+use super::tx::Scratch;
+use super::wal::{BlockHeader, Garbled, RecordReader, WAL_BLOCK_BYTES, Wal, WalStart};
+use super::{BUCKET_BLOCKS, BlockRun, Lsn, bucket};
+use crate::pages::{BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, BucketKind};
+
+/// Bytes that one read of the WAL takes, and one write of zeros.
+const CHUNK_BYTES: u64 = 256 << 10;
+/// Change of every bucket that format writes.
+const FORMAT_LSN: Lsn = Lsn(1);
+
+/// What a new store is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct FormatOptions {
+    pub store: StoreId,
+    /// `None`: by the size of the device.
+    pub wal_bytes: Option<u64>,
+}
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// For errors: which target this is.
+    pub target: TargetId,
+    /// Buckets of 16 KiB to keep in memory; at least 32.
+    pub memory_buckets: usize,
+    pub sync: Sync,
+    /// Write nothing at all.
+    pub read_only: bool,
+}
+
+/// Why there is no open store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    #[error("preparing the device at byte {address} failed: {source}")]
+    Prepare { address: u64, source: std::io::Error },
+    #[error(
+        "the store can only be opened read-only: it uses features that this program may not change"
+    )]
+    ReadOnlyFeatures,
+    #[error(transparent)]
+    Engine(#[from] Error),
+}
+
+impl Store {
+    /// Makes an empty device a store.
+    ///
+    /// # Errors
+    /// When the device holds anything, is too small, or fails.
+    pub async fn format(
+        device: Rc<dyn Device>,
+        handle: Handle,
+        options: FormatOptions,
+    ) -> Result<(), OpenError> {
+        let created = handle.now();
+        let claim =
+            label::begin_format(&*device, options.store, created, options.wal_bytes).await?;
+        let areas = claim.label().areas;
+        let space = Space::new(areas.space);
+        prepare(&*device, &areas, &space).await?;
+        for index in 0..space.table_buckets() {
+            let image = table_image(&space, index);
+            let bucket = space.table_bucket(index);
+            write_bucket(&*device, options.store, bucket, BucketKind::Segments, image).await?;
+        }
+        let (root, zeros) = (space.root(), IoBuf::zeroed(BUCKET_BYTES));
+        write_bucket(&*device, options.store, root, BucketKind::Root, zeros).await?;
+        let header = Header {
+            store: options.store,
+            generation: 0,
+            incarnation: 1,
+            tail_seq: 0,
+            tail_pred: Csum(0),
+            tail_lsn: FORMAT_LSN.next(),
+            mark: FORMAT_LSN,
+            epoch: Epoch(created),
+            strip_done: 0,
+        };
+        let image = IoBuf::copy_of(&header.encode());
+        write(&*device, image, areas.header.start).await?;
+        claim.finish(&*device, root.byte_address()).await?;
+        Ok(())
+    }
+
+    /// Opens a store, with everything that was acknowledged and survived.
+    ///
+    /// # Errors
+    /// When the device holds no such store, is damaged where the store cannot do without, or fails.
+    pub async fn open(
+        device: Rc<dyn Device>,
+        handle: Handle,
+        options: OpenOptions,
+    ) -> Result<Self, OpenError> {
+        let found = label::read(&*device).await?;
+        if found.read_only && !options.read_only {
+            return Err(OpenError::ReadOnlyFeatures);
+        }
+        if found.bad_copy.is_some() && !options.read_only {
+            label::repair(&*device, &found.label).await?;
+        }
+        let (store, areas) = (found.label.store, found.label.areas);
+        let inner = Inner::new(
+            device,
+            handle,
+            store,
+            options.target,
+            areas,
+            options.read_only,
+            0,
+            empty_state(store, &areas, &options),
+        );
+        recover(&inner).await?;
+        if !options.read_only {
+            inner.grant().await;
+            inner.start();
+        }
+        Ok(Self { inner })
+    }
+}
+
+async fn write(device: &dyn Device, image: IoBuf, address: u64) -> Result<(), OpenError> {
+    let written = device.write(image.into_bytes(), address, How::Direct).await;
+    written.map_err(|source| OpenError::Prepare { address, source })
+}
+
+async fn write_bucket(
+    device: &dyn Device,
+    store: StoreId,
+    number: BucketId,
+    kind: BucketKind,
+    mut image: IoBuf,
+) -> Result<(), OpenError> {
+    bucket::seal(&mut image, store, number, kind, FORMAT_LSN);
+    write(device, image, number.byte_address()).await
+}
+
+/// Takes the space of the fixed areas and of the first segments from the host, and writes zeros where structures are looked
+/// for.
+async fn prepare(device: &dyn Device, areas: &Areas, space: &Space) -> Result<(), OpenError> {
+    let buckets = u64::from(space.root().0 + 1) * BUCKET_BYTES as u64;
+    let fixed = areas.space.start.max(buckets);
+    let error = |source| OpenError::Prepare { address: 0, source };
+    device.allocate(0, fixed).await.map_err(error)?;
+    for area in [areas.header, areas.wal] {
+        let mut at = area.start;
+        while at < area.end() {
+            let bytes = CHUNK_BYTES.min(area.end() - at);
+            write(device, IoBuf::zeroed(bytes as usize), at).await?;
+            at += bytes;
+        }
+    }
+    write(device, IoBuf::zeroed(strip::HEADER_BYTES), areas.strip.start).await
+}
+
+/// A bucket of the segment table of an empty store: only the table itself and the root are allocated.
+fn table_image(space: &Space, index: u32) -> IoBuf {
+    let mut image = IoBuf::zeroed(BUCKET_BYTES);
+    let taken = BlockRun::new(
+        space.table_bucket(0).run().addr,
+        (space.table_buckets() + 1) * BUCKET_BLOCKS as u32,
+    );
+    for (segment, first, blocks) in space.pieces(taken) {
+        if segment / ENTRIES_PER_BUCKET != index {
+            continue;
+        }
+        let (_, at) = space.entry_place(segment);
+        let entry = &mut image[at..at + ENTRY_BYTES];
+        for (word, bits) in super::space::mask(first, blocks).into_iter().enumerate() {
+            super::bytes::put_u64(entry, 8 * word, bits);
+        }
+        entry[BITMAP_BYTES] = SegmentKind::Meta as u8;
+    }
+    image
+}
+
+/// The state of a store of which only the label is known.
+fn empty_state(store: StoreId, areas: &Areas, options: &OpenOptions) -> State {
+    let wal = Wal::new(WalStart {
+        store,
+        incarnation: 0,
+        address: areas.wal.start,
+        blocks: areas.wal.bytes / WAL_BLOCK_BYTES as u64,
+        next_seq: 0,
+        pred: Csum(0),
+        lsn: Lsn::ZERO,
+    });
+    State {
+        sync: options.sync,
+        arena: Arena::new(options.memory_buckets),
+        wal,
+        space: Space::new(areas.space),
+        pending: Pending::default(),
+        marks: Marks::all_at(Lsn::ZERO),
+        incomplete: VecDeque::new(),
+        acknowledged: Waiters::default(),
+        stable: Waiters::default(),
+        last_epoch: Epoch::ZERO,
+        strip_batch: 0,
+        strip_done: 0,
+        strip_persisted: 0,
+        cancelled: Vec::new(),
+        unstable_bytes: 0,
+        latch: None,
+        scratch: Scratch::default(),
+        counts: Counts::default(),
+    }
+}
+
+async fn recover(inner: &Rc<Inner>) -> Result<()> {
+    let header = newest_header(inner).await?;
+    inner.generation.set(header.generation);
+    let scan = scan(inner, &header).await?;
+    settle(inner, &header, &scan);
+    repair_from_strip(inner, &scan).await?;
+    if !inner.read_only {
+        inner.flush().await?;
+    }
+    apply_all(inner, &header, &scan).await?;
+    learn_space(inner).await?;
+    if !inner.read_only {
+        inner.checkpoint().await?;
+    }
+    Ok(())
+}
+
+async fn newest_header(inner: &Inner) -> Result<Header> {
+    let area = inner.areas.header;
+    let slots = inner.read(area.start, 2 * SLOT_BYTES as u64, "the checkpoint header").await?;
+    let (first, second) = slots.split_at(SLOT_BYTES);
+    Header::newest([first, second], inner.id)
+        .ok_or_else(|| inner.damage(Place::Header, area.start, Csum(0), Csum(0)))
+}
+
+/// What the scan of the WAL found.
+struct Scan {
+    /// Sequence number after the last block of the chain, and the checksum of that block.
+    end_seq: u64,
+    pred: Csum,
+    /// Last record that is kept.
+    newest: Lsn,
+    epoch: Epoch,
+    strip_done: u64,
+    mark: Lsn,
+    /// For each bucket that is formatted or freed, where that happens last: LSN, and the operation's place in it.
+    resets: IdMap<BucketId, (Lsn, u32)>,
+}
+
+/// Reads WAL blocks in order, many at a time.
+struct BlockReader<'a> {
+    inner: &'a Inner,
+    blocks: u64,
+    chunk: Option<(u64, IoBuf)>,
+}
+
+impl<'a> BlockReader<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        let blocks = inner.areas.wal.bytes / WAL_BLOCK_BYTES as u64;
+        Self { inner, blocks, chunk: None }
+    }
+
+    fn address(&self, seq: u64) -> u64 {
+        self.inner.areas.wal.start + seq % self.blocks * WAL_BLOCK_BYTES as u64
+    }
+
+    async fn block(&mut self, seq: u64) -> Result<&[u8]> {
+        let address = self.address(seq);
+        let start = address - (address - self.inner.areas.wal.start) % CHUNK_BYTES;
+        if self.chunk.as_ref().is_none_or(|(at, _)| *at != start) {
+            let bytes = CHUNK_BYTES.min(self.inner.areas.wal.end() - start);
+            self.chunk = Some((start, self.inner.read(start, bytes, "the log").await?));
+        }
+        let (_, chunk) = self.chunk.as_ref().expect("read above");
+        Ok(&chunk[(address - start) as usize..][..WAL_BLOCK_BYTES])
+    }
+}
+
+/// A record above the mark that refers to data.
+struct Unproven {
+    lsn: Lsn,
+    runs: Vec<(BlockRun, Vec<Csum>)>,
+}
+
+/// Follows the chain of blocks from the tail, and decides where it ends.
+async fn scan(inner: &Inner, header: &Header) -> Result<Scan> {
+    let mut blocks = BlockReader::new(inner);
+    let mut records = RecordReader::default();
+    let mut resets = Vec::new();
+    let mut unproven = VecDeque::new();
+    let mut scan = Scan {
+        end_seq: header.tail_seq,
+        pred: header.tail_pred,
+        newest: Lsn(header.tail_lsn.0 - 1),
+        epoch: header.epoch,
+        strip_done: header.strip_done,
+        mark: header.mark,
+        resets: IdMap::default(),
+    };
+    while scan.end_seq - header.tail_seq < blocks.blocks {
+        let seq = scan.end_seq;
+        let address = blocks.address(seq);
+        let block = blocks.block(seq).await?;
+        let next = BlockHeader::verify(block, inner.id, header.incarnation)
+            .filter(|next| next.seq == seq && next.pred == scan.pred);
+        let Some(next) = next else { break };
+        let garbled = |_: Garbled| inner.damage(Place::Wal, address, next.csum, next.csum);
+        records.push(&next, block).map_err(garbled)?;
+        while let Some(record) = records.next().map_err(garbled)? {
+            let lsn = record.header.lsn;
+            if lsn < header.tail_lsn {
+                continue;
+            }
+            let runs = decode_log(record.data).filter(|_| lsn == scan.newest.next());
+            let runs = runs.ok_or(Garbled).map_err(garbled)?;
+            note_resets(record.redo, lsn, &mut resets).ok_or(Garbled).map_err(garbled)?;
+            scan.newest = lsn;
+            if !runs.is_empty() {
+                unproven.push_back(Unproven { lsn, runs });
+            }
+        }
+        scan.note(&next);
+        while unproven.front().is_some_and(|first: &Unproven| first.lsn <= scan.mark) {
+            unproven.pop_front();
+        }
+        (scan.end_seq, scan.pred) = (seq + 1, next.csum);
+    }
+    look_beyond(inner, header, &mut blocks, &mut scan).await?;
+    for record in unproven {
+        if record.lsn > scan.mark && !data_is_whole(inner, &record).await? {
+            scan.newest = Lsn(record.lsn.0 - 1);
+            break;
+        }
+    }
+    for (lsn, place, bucket) in resets {
+        if lsn <= scan.newest {
+            scan.resets.insert(bucket, (lsn, place));
+        }
+    }
+    Ok(scan)
+}
+
+impl Scan {
+    fn note(&mut self, block: &BlockHeader) {
+        self.mark = self.mark.max(block.mark);
+        self.epoch = self.epoch.max(block.epoch);
+        self.strip_done = self.strip_done.max(block.strip_done);
+    }
+}
+
+fn note_resets(mut redo: &[u8], lsn: Lsn, resets: &mut Vec<(Lsn, u32, BucketId)>) -> Option<()> {
+    let mut place = 0;
+    while !redo.is_empty() {
+        let operation = Redo::decode(&mut redo)?;
+        if operation.resets() {
+            resets.push((lsn, place, operation.bucket()));
+        }
+        place += 1;
+    }
+    Some(())
+}
+
+/// Looks at the rest of the ring. A block there whose mark covers what the chain lacks proves that the chain was whole once.
+async fn look_beyond(
+    inner: &Inner,
+    header: &Header,
+    blocks: &mut BlockReader<'_>,
+    scan: &mut Scan,
+) -> Result<()> {
+    let (hole, newest) = (scan.end_seq, scan.newest);
+    for seq in hole..header.tail_seq + blocks.blocks {
+        let block = blocks.block(seq).await?;
+        let found = BlockHeader::verify(block, inner.id, header.incarnation);
+        if let Some(found) = found.filter(|found| found.seq == seq) {
+            scan.note(&found);
+        }
+    }
+    if scan.mark > newest {
+        let address = blocks.address(hole);
+        let block = blocks.block(hole).await?;
+        let expected = Csum(super::bytes::get_u32(block, 4));
+        let found = daos_types::crc32c(&block[8..]);
+        tracing::error!(mark = scan.mark.0, newest = newest.0, "the log ends below its mark");
+        return Err(inner.damage(Place::Wal, address, expected, found));
+    }
+    Ok(())
+}
+
+async fn data_is_whole(inner: &Inner, record: &Unproven) -> Result<bool> {
+    for (run, csums) in &record.runs {
+        if !inner.state.borrow().space.contains(*run) {
+            return Ok(false);
+        }
+        let bytes = inner.read(run.addr.byte_address(), run.bytes(), "data of the log").await?;
+        let whole = bytes
+            .chunks(daos_types::BLOCK_BYTES)
+            .zip(csums)
+            .all(|(block, csum)| daos_types::crc32c(block) == *csum);
+        if !whole {
+            tracing::info!(
+                lsn = record.lsn.0,
+                ?run,
+                "the log ends before a record whose data is torn"
+            );
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Sets marks, clock and WAL to where the scan ended.
+fn settle(inner: &Inner, header: &Header, scan: &Scan) {
+    let mut state = inner.state.borrow_mut();
+    state.wal = Wal::new(WalStart {
+        store: inner.id,
+        incarnation: header.incarnation + 1,
+        address: inner.areas.wal.start,
+        blocks: inner.areas.wal.bytes / WAL_BLOCK_BYTES as u64,
+        next_seq: scan.end_seq,
+        pred: scan.pred,
+        lsn: scan.newest,
+    });
+    state.marks = Marks::all_at(scan.newest);
+    state.last_epoch = scan.epoch;
+    state.strip_batch = scan.strip_done;
+    state.strip_done = scan.strip_done;
+    state.strip_persisted = scan.strip_done;
+}
+
+/// Rewrites buckets that are torn at home and whole in the strip; in memory only when read-only.
+async fn repair_from_strip(inner: &Inner, scan: &Scan) -> Result<()> {
+    let area = inner.areas.strip;
+    let bytes = inner.read(area.start, strip::HEADER_BYTES as u64, "the strip").await?;
+    let Some(header) = StripHeader::decode(&bytes, inner.id) else { return Ok(()) };
+    {
+        let mut state = inner.state.borrow_mut();
+        state.strip_batch = state.strip_batch.max(header.batch);
+        state.strip_done = state.strip_batch;
+    }
+    if header.batch <= scan.strip_done {
+        return Ok(());
+    }
+    for (index, (bucket, csum)) in header.buckets.iter().enumerate() {
+        let at = area.start + (strip::HEADER_BYTES + index * BUCKET_BYTES) as u64;
+        let image = inner.read(at, BUCKET_BYTES as u64, "the strip").await?;
+        let Some(found) = strip::image_is(&image, inner.id, *bucket, *csum) else { continue };
+        match inner.read_bucket(*bucket).await {
+            Err(Error::Damaged(_)) => {}
+            Err(error) => return Err(error),
+            Ok(_) => continue,
+        }
+        tracing::info!(?bucket, "a torn bucket is repaired from the strip");
+        if inner.read_only {
+            inner.repairs.borrow_mut().insert(*bucket, (image.into_bytes(), found));
+            continue;
+        }
+        let address = bucket.byte_address();
+        let written = inner.device.write(image.into_bytes(), address, How::Direct).await;
+        written.map_err(|error| Error::Device {
+            what: "a bucket that is repaired",
+            address,
+            kind: error.kind(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Applies the records that the scan kept.
+async fn apply_all(inner: &Inner, header: &Header, scan: &Scan) -> Result<()> {
+    let mut blocks = BlockReader::new(inner);
+    let mut records = RecordReader::default();
+    for seq in header.tail_seq..scan.end_seq {
+        let block = blocks.block(seq).await?;
+        let address = inner.areas.wal.start;
+        let changed = || inner.damage(Place::Wal, address, Csum(0), Csum(0));
+        let found = BlockHeader::verify(block, inner.id, header.incarnation);
+        let found = found.ok_or_else(changed)?;
+        records.push(&found, block).map_err(|_| changed())?;
+        while let Some(record) = records.next().map_err(|_| changed())? {
+            let lsn = record.header.lsn;
+            if lsn > scan.newest {
+                return Ok(());
+            }
+            if lsn >= header.tail_lsn {
+                apply(inner, lsn, record.redo, scan).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Applies one record: first everything it needs is made resident, then it happens at once.
+async fn apply(inner: &Inner, lsn: Lsn, redo: &[u8], scan: &Scan) -> Result<()> {
+    let mut operations: SmallVec<[Redo<'_>; 16]> = SmallVec::new();
+    let mut rest = redo;
+    let mut place = 0;
+    while let Some(operation) = Redo::decode(&mut rest) {
+        let reset = scan.resets.get(&operation.bucket());
+        if reset.is_none_or(|reset| *reset <= (lsn, place)) {
+            operations.push(operation);
+        }
+        place += 1;
+    }
+    let mut pinned: SmallVec<[BucketId; 16]> = SmallVec::new();
+    let mut formatted = 0;
+    for (index, operation) in operations.iter().enumerate() {
+        let bucket = operation.bucket();
+        let made_here = || {
+            operations[..index]
+                .iter()
+                .any(|other| other.bucket() == bucket && matches!(other, Redo::Format { .. }))
+        };
+        if matches!(operation, Redo::Format { .. }) {
+            formatted += 1;
+        } else if !operation.resets() && !pinned.contains(&bucket) && !made_here() {
+            load_for_replay(inner, bucket).await?;
+            pinned.push(bucket);
+        }
+    }
+    make_frames(inner, formatted).await?;
+    let mut state = inner.state.borrow_mut();
+    state.arena.begin_run();
+    for operation in &operations {
+        apply_operation(&mut state.arena, lsn, operation);
+    }
+    for bucket in pinned {
+        state.arena.unpin(bucket);
+    }
+    state.counts.replayed += 1;
+    state.arena.begin_run();
+    Ok(())
+}
+
+fn apply_operation(arena: &mut Arena, lsn: Lsn, operation: &Redo<'_>) {
+    let bucket = operation.bucket();
+    match *operation {
+        Redo::Free { .. } => {
+            arena.freed(bucket, lsn);
+            return;
+        }
+        Redo::Format { kind, .. } => {
+            // Whatever is resident under this number was freed or is from before.
+            arena.freed(bucket, lsn);
+            arena.format(bucket, kind).expect("room was made");
+        }
+        _ => {}
+    }
+    let index = arena.find(bucket).expect("loaded or formatted before");
+    let run = arena.run();
+    let frame = arena.frame_mut(index);
+    if frame.changed_in != run && frame.lsn >= lsn {
+        return;
+    }
+    frame.changed_in = run;
+    operation.apply(&mut frame.bytes[..]);
+    arena.changed(index, lsn);
+}
+
+/// Makes a bucket resident and pins it.
+async fn load_for_replay(inner: &Inner, bucket: BucketId) -> Result<()> {
+    loop {
+        {
+            let mut state = inner.state.borrow_mut();
+            state.arena.begin_run();
+            if state.arena.pin(bucket) {
+                return Ok(());
+            }
+        }
+        make_frames(inner, 1).await?;
+        let room = inner.state.borrow_mut().arena.begin_load();
+        assert!(room, "frames were made");
+        let (image, header) = inner.read_bucket(bucket).await?;
+        inner.state.borrow_mut().arena.loaded(bucket, header.kind, header.lsn, &image);
+    }
+}
+
+/// Writes buckets back until `count` frames could be had. A read-only store takes more memory instead.
+async fn make_frames(inner: &Inner, count: usize) -> Result<()> {
+    loop {
+        let (available, newest, batch) = {
+            let mut state = inner.state.borrow_mut();
+            state.arena.begin_run();
+            (state.arena.available(), state.marks.newest, state.arena.budget() / 4)
+        };
+        if available >= count {
+            return Ok(());
+        }
+        if inner.read_only || !inner.write_back(newest, batch.min(strip::BATCH_MAX)).await? {
+            // One record of a store that had more memory: rather more than we were given than no store.
+            inner.state.borrow_mut().arena.unbounded = true;
+            return Ok(());
+        }
+    }
+}
+
+/// Reads the segment table, through what is resident.
+async fn learn_space(inner: &Inner) -> Result<()> {
+    let (buckets, segments) = {
+        let state = inner.state.borrow();
+        (state.space.table_buckets(), state.space.segments())
+    };
+    for index in 0..buckets {
+        let bucket = inner.state.borrow().space.table_bucket(index);
+        let resident = inner.state.borrow().arena.peek(bucket).map(|frame| frame.bytes.to_vec());
+        let image = match resident {
+            Some(image) => image,
+            None => inner.read_bucket(bucket).await?.0.to_vec(),
+        };
+        let first = index * ENTRIES_PER_BUCKET;
+        for segment in first..segments.min(first + ENTRIES_PER_BUCKET) {
+            let at = BUCKET_HEADER_BYTES + (segment - first) as usize * ENTRY_BYTES;
+            let entry = Entry::decode(&image[at..at + ENTRY_BYTES]).ok_or_else(|| {
+                inner.damage(Place::Bucket, bucket.byte_address(), Csum(0), Csum(0))
+            })?;
+            inner.state.borrow_mut().space.learn(segment, entry);
+        }
+    }
+    let mut state = inner.state.borrow_mut();
+    state.arena.unbounded = inner.read_only;
+    let used = state.space.used_segments();
+    state.space.set_granted(used);
+    Ok(())
+}

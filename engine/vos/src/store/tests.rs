@@ -1,0 +1,338 @@
+//! The store as a whole, on devices that behave.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ::bytes::Bytes;
+use daos_media::{Device, FaultDevice, MemDevice};
+use daos_types::{BLOCK_BYTES, Error, StoreId, TargetId};
+use daos_xstream::{Handle, sim};
+
+use super::*;
+use crate::pages::{Abort, BucketId, BucketKind, Pages, PagesMut};
+
+const DEVICE_BYTES: u64 = 48 << 20;
+
+pub(super) fn options(sync: Sync) -> OpenOptions {
+    OpenOptions { target: TargetId(0), memory_buckets: 64, sync, read_only: false }
+}
+
+pub(super) async fn format(device: &Rc<dyn Device>, handle: &Handle) {
+    let store = StoreId(uuid::Uuid::from_u128(u128::from(handle.random_u64())));
+    let options = FormatOptions { store, wal_bytes: Some(1 << 20) };
+    Store::format(device.clone(), handle.clone(), options).await.unwrap();
+}
+
+/// A new device with an open store.
+async fn fresh(handle: &Handle, sync: Sync) -> (Rc<dyn Device>, Store) {
+    let device: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+    format(&device, handle).await;
+    let store = Store::open(device.clone(), handle.clone(), options(sync)).await.unwrap();
+    (device, store)
+}
+
+async fn reopen(device: &Rc<dyn Device>, handle: &Handle) -> Store {
+    Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap()
+}
+
+async fn put(store: &Store, bucket: BucketId, at: usize, bytes: &[u8]) -> Lsn {
+    let put = |tx: &mut Tx<'_>| tx.write(bucket, at, bytes);
+    store.transact(TxOptions::default(), put).await.unwrap().lsn
+}
+
+async fn get(store: &Store, bucket: BucketId, at: usize, len: usize) -> Vec<u8> {
+    store.view(|view| Ok(view.page(bucket)?[at..at + len].to_vec())).await.unwrap().0
+}
+
+fn counter(store: &Store, name: &str) -> u64 {
+    store.counters().iter().find(|(other, _)| *other == name).unwrap().1
+}
+
+#[test]
+fn what_was_stopped_is_there_again_without_replay() {
+    sim::run(1, |handle| async move {
+        let (device, store) = fresh(&handle, Sync::Posix).await;
+        let root = store.root();
+        let made = store
+            .transact(TxOptions::default(), |tx| {
+                let bucket = tx.alloc(BucketKind::Node)?;
+                tx.write(bucket, 1000, b"hello")?;
+                tx.copy_within(bucket, 1000, 2000, 5)?;
+                tx.write(root, 64, &bucket.0.to_le_bytes())?;
+                Ok(bucket)
+            })
+            .await
+            .unwrap();
+        store.acknowledged(made.lsn).await.unwrap();
+        store.stop().await.unwrap();
+        let store = reopen(&device, &handle).await;
+        assert_eq!(get(&store, made.value, 2000, 5).await, b"hello");
+        assert_eq!(counter(&store, "records_replayed"), 0);
+        let kind = store.view(|view| view.kind(made.value)).await.unwrap().0;
+        assert_eq!(kind, BucketKind::Node);
+    });
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_process() {
+    for sync in [Sync::Posix, Sync::Always] {
+        sim::run(2, move |handle| async move {
+            let (device, store) = fresh(&handle, sync).await;
+            let root = store.root();
+            for index in 0..200_u64 {
+                let lsn = put(&store, root, 64 + index as usize * 8, &index.to_le_bytes()).await;
+                store.acknowledged(lsn).await.unwrap();
+            }
+            drop(store);
+            let store = reopen(&device, &handle).await;
+            for index in 0..200_u64 {
+                let found = get(&store, root, 64 + index as usize * 8, 8).await;
+                assert_eq!(found, index.to_le_bytes());
+            }
+            assert!(counter(&store, "records_replayed") > 0);
+        });
+    }
+}
+
+#[test]
+fn an_aborted_run_leaves_nothing() {
+    sim::run(3, |handle| async move {
+        let (_, store) = fresh(&handle, Sync::Posix).await;
+        let root = store.root();
+        put(&store, root, 64, b"before").await;
+        let (space, newest) = (store.space(), store.newest());
+        let error = store
+            .transact(TxOptions::default(), |tx| {
+                tx.write(root, 64, b"after!")?;
+                tx.fill(root, 66, 2, b'x')?;
+                tx.copy_within(root, 64, 65, 4)?;
+                let bucket = tx.alloc(BucketKind::Node)?;
+                tx.write(bucket, 64, b"lost")?;
+                tx.free(bucket)?;
+                Err::<(), _>(Abort::Error(Error::Invalid("on purpose")))
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(error, Error::Invalid("on purpose"));
+        assert_eq!(get(&store, root, 64, 6).await, b"before");
+        assert_eq!((store.space(), store.newest()), (space, newest));
+    });
+}
+
+#[test]
+fn more_buckets_than_memory_are_evicted_and_come_back() {
+    for seed in 0..5 {
+        sim::run(seed, |handle| async move {
+            let device: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+            format(&device, &handle).await;
+            let small = OpenOptions { memory_buckets: 32, ..options(Sync::Posix) };
+            let store = Store::open(device.clone(), handle.clone(), small).await.unwrap();
+            let mut buckets = Vec::new();
+            for index in 0..300_u64 {
+                let made = store.transact(TxOptions::default(), |tx| {
+                    let bucket = tx.alloc(BucketKind::Node)?;
+                    tx.write(bucket, 64, &index.to_le_bytes())?;
+                    Ok(bucket)
+                });
+                buckets.push(made.await.unwrap().value);
+            }
+            // Several operations at once, each over more buckets than can stay.
+            let tasks: Vec<_> = (0..4)
+                .map(|task| {
+                    let (store, buckets) = (store.clone(), buckets.clone());
+                    handle.spawn(async move {
+                        for step in 0..20 {
+                            let some: Vec<_> = (0..20)
+                                .map(|n| buckets[(n * 13 + step * 7 + task) % 300])
+                                .collect();
+                            let done = store.transact(TxOptions::default(), |tx| {
+                                for bucket in &some {
+                                    let at = 100 + task * 8;
+                                    tx.write(*bucket, at, &(step as u64).to_le_bytes())?;
+                                }
+                                Ok(())
+                            });
+                            done.await.unwrap();
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await;
+            }
+            assert!(counter(&store, "buckets_resident") <= 32);
+            assert!(counter(&store, "buckets_evicted") > 500);
+            drop(store);
+            let store = reopen(&device, &handle).await;
+            for (index, bucket) in buckets.iter().enumerate() {
+                let found = get(&store, *bucket, 64, 8).await;
+                assert_eq!(found, (index as u64).to_le_bytes());
+            }
+        });
+    }
+}
+
+#[test]
+fn data_is_read_from_its_buffer_then_from_the_device_and_verified() {
+    sim::run(4, |handle| async move {
+        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+        format(&inner, &handle).await;
+        let device = FaultDevice::new(inner, handle.clone(), 4);
+        device.set_latency_max(Duration::from_millis(2));
+        let store =
+            Store::open(device.clone(), handle.clone(), options(Sync::Always)).await.unwrap();
+        let reservation = store.reserve(3, TxOptions::default()).await.unwrap();
+        let run = reservation.runs()[0];
+        assert_eq!(run.blocks, 3);
+        let data = Bytes::from((0..3 * BLOCK_BYTES).map(|n| (n / 7) as u8).collect::<Vec<_>>());
+        let write = store.write_data(run, data.clone()).unwrap();
+        assert_eq!(store.read_data(run.addr, write.csums()).await.unwrap(), data);
+        let done = store
+            .transact(TxOptions::default(), |tx| {
+                tx.publish(&reservation, run)?;
+                tx.depend(&write);
+                Ok(())
+            })
+            .await
+            .unwrap();
+        store.acknowledged(done.lsn).await.unwrap();
+        drop(reservation);
+        assert_eq!(counter(&store, "data_writes_in_flight"), 0);
+        let second = BlockAddr(run.addr.0 + 1);
+        let found = store.read_data(second, &write.csums()[1..]).await.unwrap();
+        assert_eq!(found, data[BLOCK_BYTES..]);
+        device.rot(second.byte_address() + 5, 1).await.unwrap();
+        let error = store.read_data(run.addr, write.csums()).await.unwrap_err();
+        let Error::Damaged(damage) = error else { panic!("{error}") };
+        assert_eq!(damage.address, second.byte_address());
+        assert_eq!(damage.expected, write.csums()[1]);
+    });
+}
+
+#[test]
+fn a_cancelled_reservation_comes_back_after_its_write_completed() {
+    sim::run(5, |handle| async move {
+        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+        format(&inner, &handle).await;
+        let device = FaultDevice::new(inner, handle.clone(), 4);
+        let store =
+            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let free = store.space().free_blocks;
+        device.set_latency_max(Duration::from_millis(2));
+        let reservation = store.reserve(2, TxOptions::default()).await.unwrap();
+        let run = reservation.runs()[0];
+        store.write_data(run, Bytes::from(vec![1; 2 * BLOCK_BYTES])).unwrap();
+        drop(reservation);
+        assert_eq!(store.space().free_blocks, free - 2);
+        handle.sleep(Duration::from_millis(5)).await;
+        assert_eq!(store.space().free_blocks, free);
+    });
+}
+
+#[test]
+fn space_fills_to_no_space_and_deletes_make_it_usable_again() {
+    for sync in [Sync::Posix, Sync::Always] {
+        sim::run(6, move |handle| async move {
+            let (_, store) = fresh(&handle, sync).await;
+            let before = store.space();
+            let mut kept = Vec::new();
+            let error = loop {
+                let reservation = match store.reserve(100, TxOptions::default()).await {
+                    Ok(reservation) => reservation,
+                    Err(error) => break error,
+                };
+                let publish = |tx: &mut Tx<'_>| {
+                    for run in reservation.runs() {
+                        tx.publish(&reservation, *run)?;
+                    }
+                    Ok(())
+                };
+                store.transact(TxOptions::default(), publish).await.unwrap();
+                kept.extend_from_slice(reservation.runs());
+            };
+            assert_eq!(error, Error::NoSpace);
+            assert!(store.space().free_blocks < 100);
+            let held = store.read_guard();
+            let free = TxOptions { use_reserve: true, ..TxOptions::default() };
+            for runs in kept.chunks(10) {
+                let done =
+                    store.transact(free, |tx| runs.iter().try_for_each(|run| tx.free_blocks(*run)));
+                done.await.unwrap();
+            }
+            assert_eq!(store.space().free_blocks, before.free_blocks);
+            let refused = store.reserve(1000, TxOptions::default()).await.err();
+            assert_eq!(refused, Some(Error::NoSpace), "a reader may still see the freed blocks");
+            drop(held);
+            store.reserve(1000, TxOptions::default()).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_device_that_fails_a_write_latches_the_store() {
+    sim::run(7, |handle| async move {
+        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+        format(&inner, &handle).await;
+        let device = FaultDevice::new(inner, handle.clone(), 4);
+        let store =
+            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let root = store.root();
+        let before = put(&store, root, 64, b"before").await;
+        store.acknowledged(before).await.unwrap();
+        device.aim(daos_media::Kind::Write, 1, daos_media::Fault::Fail(libc_eio()));
+        let lost = put(&store, root, 100, b"lost").await;
+        let error = store.acknowledged(lost).await.unwrap_err();
+        assert!(matches!(error, Error::Latched { .. }), "{error}");
+        store.acknowledged(before).await.unwrap();
+        assert_eq!(get(&store, root, 64, 6).await, b"before");
+        let refused = store.transact(TxOptions::default(), |_| Ok(())).await.unwrap_err();
+        assert!(matches!(refused, Error::Latched { .. }));
+        assert!(store.latched().unwrap().contains("log"));
+        assert!(store.stop().await.is_err());
+    });
+}
+
+fn libc_eio() -> i32 {
+    5
+}
+
+#[test]
+fn read_only_writes_nothing_and_shows_everything() {
+    sim::run(8, |handle| async move {
+        let (device, store) = fresh(&handle, Sync::Posix).await;
+        let root = store.root();
+        let lsn = put(&store, root, 64, b"in the log only").await;
+        store.acknowledged(lsn).await.unwrap();
+        drop(store);
+        let watch = FaultDevice::new(device, handle.clone(), 1);
+        let read_only = OpenOptions { read_only: true, ..options(Sync::Posix) };
+        let store = Store::open(watch.clone(), handle.clone(), read_only).await.unwrap();
+        assert_eq!(get(&store, root, 64, 15).await, b"in the log only");
+        let refused = store.transact(TxOptions::default(), |_| Ok(())).await.unwrap_err();
+        assert_eq!(refused, Error::ReadOnly);
+        store.stop().await.unwrap();
+        assert_eq!(watch.counts().writes, 0);
+        assert_eq!(watch.counts().flushes, 0);
+    });
+}
+
+#[test]
+fn the_wal_goes_around_many_times() {
+    for seed in 0..3 {
+        sim::run(seed, |handle| async move {
+            let (device, store) = fresh(&handle, Sync::Posix).await;
+            let root = store.root();
+            let mut last = Vec::new();
+            for index in 0..600_u32 {
+                let bytes = vec![index as u8; 8000];
+                put(&store, root, 64 + index as usize % 100, &bytes).await;
+                last = get(&store, root, 64, 9000).await;
+            }
+            assert!(counter(&store, "wal_bytes_written") > 3 << 20, "the ring is 1 MiB");
+            store.force().await.unwrap();
+            drop(store);
+            let store = reopen(&device, &handle).await;
+            assert_eq!(get(&store, root, 64, 9000).await, last);
+        });
+    }
+}
