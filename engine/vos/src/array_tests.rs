@@ -68,7 +68,7 @@ impl Device {
                 }
                 block
             }
-            Need::Unwritten { .. } | Need::Single { .. } => Vec::new(),
+            Need::Unwritten { .. } | Need::Single { .. } | Need::Count { .. } => Vec::new(),
         }
     }
 }
@@ -317,7 +317,7 @@ fn run(seed: u64, steps: usize) {
         fixture.check(&model, &draft, some);
         for (epoch, model) in &snapshots {
             let view = AtSnapshot {
-                newest: &fixture.kv,
+                newest: vec![Box::new(Borrowed(&fixture.kv))],
                 history: &fixture.history,
                 object: fixture.object.clone(),
                 epoch: Epoch(*epoch),

@@ -11,8 +11,9 @@ use crate::pages::Abort;
 use crate::record::{Record, dkey_record};
 use crate::supply::{Filled, Need, Supply};
 
-/// Most records that one operation removes one by one; more are detached.
+/// Most records that one operation removes one by one, and most bytes of them; more are detached.
 pub(crate) const RECORDS_MAX: usize = 192;
+const REMOVE_BYTES_MAX: usize = 48 << 10;
 
 pub(crate) trait Ground {
     fn moment(&self) -> Moment;
@@ -104,7 +105,8 @@ pub(crate) fn remove_all(
     to: Option<&[u8]>,
 ) -> Result<Option<Edit>, Abort> {
     let pairs = kv.range(from, to, RECORDS_MAX + 1)?;
-    if pairs.len() > RECORDS_MAX {
+    let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if pairs.len() > RECORDS_MAX || bytes > REMOVE_BYTES_MAX {
         return Ok(None);
     }
     let mut edit = Edit::default();

@@ -5,6 +5,7 @@
 //! ```text
 //! object id (16) shard (4) 00 end (8)                    -> the object's record as it was until `end`
 //! object id (16) shard (4) 01 object key  epoch (8)      -> end (8, little-endian), record as of record.rs
+//! object id (16) shard (4) 02 end (8)  tree (4)          -> nothing: a tree of records that were hidden together
 //! ```
 //! All numbers in keys are big-endian. FORMAT.md, "History".
 //!
@@ -13,18 +14,19 @@
 //! 2. At one epoch, newest view and history together show every object key at most once, and no block twice.
 //! 3. The state of an object's record at `s` is the first one here with `end > s`; without one, the newest.
 
-use std::cmp::Ordering as Cmp;
 use std::ops::ControlFlow;
 
 use daos_types::{Epoch, ObjectId};
 
+use crate::btree::Tree;
 use crate::draft::Walk;
-use crate::kv::{Kv, Visit, after_prefix};
-use crate::pages::Abort;
+use crate::kv::{Kv, Pair, Visit, after_prefix};
+use crate::pages::{Abort, BucketId};
 use crate::record::epoch_of;
 
 const OBJECT: u8 = 0;
 const RECORD: u8 = 1;
+const TREE: u8 = 2;
 
 /// Begins everything of one object in the history.
 #[derive(Clone, Debug)]
@@ -46,6 +48,26 @@ impl ObjectPrefix {
     /// The key of a hidden record.
     pub fn record_key(&self, key: &[u8], epoch: Epoch) -> Vec<u8> {
         [&self.0[..], &[RECORD], key, &epoch.0.to_be_bytes()].concat()
+    }
+
+    /// The key of a tree of records that were hidden together.
+    pub fn tree_key(&self, end: Epoch, tree: Tree) -> Vec<u8> {
+        [&self.0[..], &[TREE], &end.0.to_be_bytes(), &tree.root.0.to_be_bytes()].concat()
+    }
+
+    /// The trees of records that were hidden after `epoch`.
+    pub fn trees_after(&self, history: &dyn Kv, epoch: Epoch) -> Result<Vec<Tree>, Abort> {
+        let prefix = [&self.0[..], &[TREE]].concat();
+        let from = [prefix.as_slice(), &(epoch.0 + 1).to_be_bytes()].concat();
+        let mut trees = Vec::new();
+        history.scan(&from, &mut |key, _| match parse(key) {
+            Some(HistoryKey::Tree { tree, .. }) if key.starts_with(&prefix) => {
+                trees.push(tree);
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Break(()),
+        })?;
+        Ok(trees)
     }
 
     fn records(&self, key: &[u8]) -> Vec<u8> {
@@ -71,16 +93,40 @@ impl ObjectPrefix {
 pub(crate) enum HistoryKey<'a> {
     State { object: [u8; 20], end: Epoch },
     Record { object: [u8; 20], key: &'a [u8], epoch: Epoch },
+    Tree { object: [u8; 20], end: Epoch, tree: Tree },
 }
 
 pub(crate) fn parse(key: &[u8]) -> Option<HistoryKey<'_>> {
     let (object, rest) = key.split_first_chunk::<20>()?;
     let (&kind, rest) = rest.split_first()?;
+    if kind == TREE {
+        let (end, root) = rest.split_first_chunk::<8>()?;
+        let root = u32::from_be_bytes(root.try_into().ok()?);
+        let tree = Tree { root: BucketId(root) };
+        let end = Epoch(u64::from_be_bytes(*end));
+        return Some(HistoryKey::Tree { object: *object, end, tree });
+    }
     let (key, epoch) = rest.split_last_chunk::<8>()?;
     let epoch = Epoch(u64::from_be_bytes(*epoch));
     match kind {
         OBJECT if key.is_empty() => Some(HistoryKey::State { object: *object, end: epoch }),
         RECORD => Some(HistoryKey::Record { object: *object, key, epoch }),
+        _ => None,
+    }
+}
+
+/// The value of a state: `None`, there was no object.
+pub(crate) fn encode_state(data_epoch: Option<Epoch>) -> Vec<u8> {
+    match data_epoch {
+        Some(epoch) => [&[1], &epoch.0.to_le_bytes()[..]].concat(),
+        None => vec![0],
+    }
+}
+
+pub(crate) fn decode_state(value: &[u8]) -> Option<Option<Epoch>> {
+    match *value {
+        [0] => Some(None),
+        [1, ref epoch @ ..] => Some(Some(Epoch(u64::from_le_bytes(epoch.try_into().ok()?)))),
         _ => None,
     }
 }
@@ -98,7 +144,8 @@ pub(crate) fn split_hidden(value: &[u8]) -> Option<(Epoch, &[u8])> {
 
 /// An object's map as it was at a snapshot: what is still in the newest view, and what the history kept.
 pub(crate) struct AtSnapshot<'a> {
-    pub newest: &'a dyn Kv,
+    /// The object's own map, and the trees that were detached from it since.
+    pub newest: Vec<Box<dyn Kv + 'a>>,
     pub history: &'a dyn Kv,
     pub object: ObjectPrefix,
     pub epoch: Epoch,
@@ -109,20 +156,14 @@ impl AtSnapshot<'_> {
         epoch_of(value).is_some_and(|epoch| epoch <= self.epoch)
     }
 
-    /// The next pair of the newest view that is visible.
-    fn next_newest(&self, walk: &mut Walk<'_>) -> Result<Option<(Vec<u8>, Vec<u8>)>, Abort> {
+    /// The next pair of a walk that is visible, under its object key.
+    fn next(&self, walk: &mut Walk<'_>, hidden: bool) -> Result<Option<Pair>, Abort> {
         while let Some((key, value)) = walk.next()? {
-            if self.is_visible(&value) {
-                return Ok(Some((key, value)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The next pair of the history that is visible, under its object key.
-    fn next_hidden(&self, walk: &mut Walk<'_>) -> Result<Option<(Vec<u8>, Vec<u8>)>, Abort> {
-        while let Some((key, value)) = walk.next()? {
-            if let (Some(HistoryKey::Record { key, .. }), Some((end, record))) =
+            if !hidden {
+                if self.is_visible(&value) {
+                    return Ok(Some((key, value)));
+                }
+            } else if let (Some(HistoryKey::Record { key, .. }), Some((end, record))) =
                 (parse(&key), split_hidden(&value))
                 && end > self.epoch
                 && self.is_visible(record)
@@ -133,29 +174,26 @@ impl AtSnapshot<'_> {
         Ok(None)
     }
 
+    /// Walks all maps at once; the last one is the history's.
     fn merge(
         &self,
-        mut newest: Walk<'_>,
-        mut hidden: Walk<'_>,
+        mut walks: Vec<Walk<'_>>,
         back: bool,
         visit: &mut Visit<'_>,
     ) -> Result<(), Abort> {
-        let mut left = self.next_newest(&mut newest)?;
-        let mut right = self.next_hidden(&mut hidden)?;
+        let last = walks.len() - 1;
+        let mut heads = Vec::with_capacity(walks.len());
+        for (index, walk) in walks.iter_mut().enumerate() {
+            heads.push(self.next(walk, index == last)?);
+        }
         loop {
-            let order = match (&left, &right) {
-                (None, None) => return Ok(()),
-                (Some(_), None) => Cmp::Less,
-                (None, Some(_)) => Cmp::Greater,
-                (Some((a, _)), Some((b, _))) if back => b.cmp(a),
-                (Some((a, _)), Some((b, _))) => a.cmp(b),
-            };
-            let (key, value) = if order == Cmp::Greater {
-                std::mem::replace(&mut right, self.next_hidden(&mut hidden)?)
-            } else {
-                std::mem::replace(&mut left, self.next_newest(&mut newest)?)
-            }
-            .expect("the side that was compared is there");
+            let keys = heads.iter().enumerate();
+            let there = keys.filter_map(|(index, head)| Some((&head.as_ref()?.0, index)));
+            let first = if back { there.max() } else { there.min() };
+            let Some((_, index)) = first else { return Ok(()) };
+            let next = self.next(&mut walks[index], index == last)?;
+            let (key, value) =
+                std::mem::replace(&mut heads[index], next).expect("it was the first one");
             if visit(&key, &value).is_break() {
                 return Ok(());
             }
@@ -166,14 +204,16 @@ impl AtSnapshot<'_> {
 impl Kv for AtSnapshot<'_> {
     fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
         let mut seen = false;
-        self.newest.with(key, &mut |value| {
-            seen = self.is_visible(value);
+        for newest in &self.newest {
+            newest.with(key, &mut |value| {
+                seen = self.is_visible(value);
+                if seen {
+                    with(value);
+                }
+            })?;
             if seen {
-                with(value);
+                return Ok(true);
             }
-        })?;
-        if seen {
-            return Ok(true);
         }
         let below = self.object.record_key(key, Epoch(self.epoch.0 + 1));
         let prefix = self.object.records(key);
@@ -194,9 +234,10 @@ impl Kv for AtSnapshot<'_> {
 
     fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
         let all = self.object.records(b"");
-        let newest = Walk::up(self.newest, Vec::new(), from.to_vec());
-        let hidden = Walk::up(self.history, all, self.object.records(from));
-        self.merge(newest, hidden, false, &mut |key, value| {
+        let mut walks: Vec<Walk<'_>> =
+            self.newest.iter().map(|kv| Walk::up(&**kv, Vec::new(), from.to_vec())).collect();
+        walks.push(Walk::up(self.history, all, self.object.records(from)));
+        self.merge(walks, false, &mut |key, value| {
             // A key that `from` begins sorts by its epoch against the rest of `from`.
             if key < from { ControlFlow::Continue(()) } else { visit(key, value) }
         })
@@ -207,9 +248,11 @@ impl Kv for AtSnapshot<'_> {
         let top = |prefix: &[u8]| after_prefix(prefix).expect("a prefix of an object has an end");
         // No object key begins with so many 0xff: a number has 8 of them, an escaped group is followed by at most 9.
         let newest_below = below.map_or_else(|| vec![0xff; 32], <[u8]>::to_vec);
-        let newest = Walk::down(self.newest, Vec::new(), newest_below);
+        let newest = self.newest.iter();
+        let mut walks: Vec<Walk<'_>> =
+            newest.map(|kv| Walk::down(&**kv, Vec::new(), newest_below.clone())).collect();
         let hidden_below = below.map_or_else(|| top(&all), |below| self.object.records(below));
-        let hidden = Walk::down(self.history, all, hidden_below);
-        self.merge(newest, hidden, true, visit)
+        walks.push(Walk::down(self.history, all, hidden_below));
+        self.merge(walks, true, visit)
     }
 }

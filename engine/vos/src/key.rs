@@ -52,6 +52,12 @@ impl DkeyHash {
         Self { seed, bits: 55 }
     }
 
+    /// May a dkey have this order?
+    pub fn allows(self, dkey: &[u8], order: u64) -> bool {
+        let base = self.base(dkey);
+        order >= ORDER_MIN && (base..base + COLLISIONS_MAX).contains(&order)
+    }
+
     /// The first order that a dkey may have; it has this or one of the 255 after it.
     fn base(self, dkey: &[u8]) -> u64 {
         let hash = xxh3_64_with_seed(dkey, self.seed);

@@ -4,9 +4,14 @@
 mod array;
 #[cfg(test)]
 mod array_tests;
+mod background;
 pub mod btree;
+mod check;
+mod commit;
 mod condition;
+mod container;
 mod draft;
+mod fetch;
 mod flat;
 mod gather;
 mod ground;
@@ -15,24 +20,33 @@ mod key;
 pub mod kv;
 #[cfg(test)]
 mod kv_model;
+mod list;
 mod lock;
+mod newest;
 pub mod object;
 #[cfg(test)]
 mod object_tests;
 pub mod pages;
 mod pieces;
 mod plan;
+mod pool;
+mod prepare;
 mod punch;
 pub mod reclaim;
 mod record;
+mod roots;
+mod snapshot;
 mod store;
 mod supply;
 #[cfg(test)]
 pub(crate) mod testing;
+mod transact;
 mod update;
+mod vos;
 
 pub use store::{
     BUCKET_BLOCKS, BlockAddr, BlockRun, Committed, DataWrite, FormatOptions, Lsn,
-    MEMORY_BUCKETS_MIN, OpenError, OpenOptions, ReadGuard, Reservation, SpaceUsage, Store, Sync,
-    Tx, TxOptions, View,
+    MEMORY_BUCKETS_MIN, OpenError, OpenOptions, ReadGuard, Reservation, SegmentUse, SpaceUsage,
+    Store, Sync, Tx, TxOptions, View,
 };
+pub use vos::{Vos, VosOptions};

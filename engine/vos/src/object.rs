@@ -292,6 +292,36 @@ impl Object {
         Ok(!trees.is_empty())
     }
 
+    /// Removes the record and hands what it held to the caller.
+    pub(crate) fn take<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+    ) -> Result<Option<(ObjectHeader, Taken)>, Abort> {
+        let Some(record) = self.record(pages)? else {
+            return Ok(None);
+        };
+        let taken = match record.body {
+            Body::Flat(run) => Taken::Pairs(flat::pairs(run)),
+            Body::Tree(tree) => Taken::Tree(tree),
+        };
+        let header = record.header;
+        self.forget(pages)?;
+        Ok(Some((header, taken)))
+    }
+
+    /// As [`Object::detach_range`], but the subtrees are the caller's.
+    pub(crate) fn detach_trees<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> Result<Vec<Tree>, Abort> {
+        match self.record(pages)?.map(|record| record.body) {
+            Some(Body::Tree(tree)) => tree.detach_range(pages, from, to),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Takes up to `max` pairs from the object's end; none are left: its record and tree go too, and it is true.
     pub(crate) fn take_apart<P: PagesMut + ?Sized>(
         &self,
@@ -370,6 +400,13 @@ impl Object {
         table.splice(pages, key, 0, 1, &[TREE])?;
         Ok(tree)
     }
+}
+
+/// What an object held.
+#[derive(Clone, Debug)]
+pub(crate) enum Taken {
+    Pairs(Vec<Pair>),
+    Tree(Tree),
 }
 
 /// What [`Object::detach`] found.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use daos_types::{Csum, ObjectId};
+use daos_types::{Csum, Error, ObjectId};
 
 use crate::array::{Edit, Moment};
 use crate::draft::{Changes, Draft, Range, Without};
@@ -19,6 +19,9 @@ pub(crate) trait Objects {
     fn kv(&self, object: ObjectId) -> Result<Box<dyn Kv + '_>, Abort>;
     fn has_record(&self, object: ObjectId) -> Result<bool, Abort>;
 }
+
+const PUNCHED_TOO_MUCH: Error =
+    Error::Invalid("a transaction cannot punch so much of an object that it has changed before");
 
 /// What a plan changed of one object.
 #[derive(Default)]

@@ -36,7 +36,7 @@ pub(crate) fn punch_range(
     Ok(())
 }
 
-/// Punches the two ends of a range that holds many extents, then detaches what is between them.
+/// Detaches what lies wholly in a range that holds many extents, then punches what is left.
 fn punch_long(
     ground: &mut dyn Ground,
     op: usize,
@@ -45,14 +45,16 @@ fn punch_long(
     (start, end): (u64, u64),
 ) -> Result<(), Abort> {
     let prefix = place.akey(&key.akey);
-    let (from, to) = (start.next_multiple_of(BLOCK), end / BLOCK * BLOCK);
-    for (start, end) in [(start, from + BLOCK), (to - BLOCK, end)] {
-        let done = change(ground, key, |kv, supply, now| {
-            array::punch(kv, now, &prefix, (op, start, end), RECORDS_MAX, supply)
-        })?;
-        assert!(done, "few extents cover two blocks");
-    }
-    ground.detach(key.object, &prefix.array(from), Some(&prefix.array(to)))
+    let (from, to) = (start.div_ceil(BLOCK), end / BLOCK);
+    let ends = array::around(&*ground.kv(key.object)?, &prefix, to, to, 2)?;
+    let across = ends.iter().find(|extent| extent.block < to && to < extent.end_block());
+    let to = across.map_or(to, |extent| extent.block);
+    ground.detach(key.object, &prefix.array(from * BLOCK), Some(&prefix.array(to * BLOCK)))?;
+    let done = change(ground, key, |kv, supply, now| {
+        array::punch(kv, now, &prefix, (op, start, end), RECORDS_MAX, supply)
+    })?;
+    assert!(done, "few extents are left");
+    Ok(())
 }
 
 pub(crate) fn punch_akey(ground: &mut dyn Ground, key: &KeyRef) -> Result<(), Abort> {

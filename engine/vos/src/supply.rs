@@ -9,7 +9,7 @@
 //! 1. A need holds everything that its blocks' contents depend on: equal needs, equal contents.
 //! 2. Planned blocks that no device has yet are numbered from [`PLANNED`] up.
 
-use daos_types::Csum;
+use daos_types::{Csum, ObjectId};
 
 use crate::array::subtract;
 use crate::pages::Abort;
@@ -29,6 +29,8 @@ pub(crate) enum Need {
     Unwritten { blocks: u32 },
     /// Blocks for the single value of operation `op`.
     Single { op: usize, blocks: u32 },
+    /// No blocks: the stored bytes of a range of an object, before anything is changed.
+    Count { object: ObjectId, from: Vec<u8>, to: Option<Vec<u8>> },
 }
 
 impl Need {
@@ -38,6 +40,7 @@ impl Need {
                 *blocks
             }
             Self::Merge { .. } => 1,
+            Self::Count { .. } => 0,
         }
     }
 
@@ -45,7 +48,7 @@ impl Need {
     pub fn at(&self) -> Option<u64> {
         match self {
             Self::Run { at, .. } | Self::Merge { at, .. } => *at,
-            Self::Unwritten { .. } | Self::Single { .. } => None,
+            Self::Unwritten { .. } | Self::Single { .. } | Self::Count { .. } => None,
         }
     }
 }

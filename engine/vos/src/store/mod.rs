@@ -5,6 +5,7 @@
 
 mod address;
 mod arena;
+mod audit;
 mod bucket;
 mod bytes;
 mod checkpoint;
@@ -25,6 +26,7 @@ mod wal;
 
 pub use address::{BUCKET_BLOCKS, BlockAddr, BlockRun, Lsn};
 pub use arena::MEMORY_BUCKETS_MIN;
+pub use audit::SegmentUse;
 pub use data::DataWrite;
 pub use recover::{FormatOptions, OpenError, OpenOptions};
 pub use store::{Committed, ReadGuard, Reservation, SpaceUsage, Store, TxOptions};

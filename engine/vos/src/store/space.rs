@@ -160,6 +160,10 @@ impl Space {
         (segment, (index % u64::from(SEGMENT_BLOCKS)) as u32)
     }
 
+    pub(super) fn segment_start(&self, segment: u32) -> BlockAddr {
+        self.address(segment, 0)
+    }
+
     fn address(&self, segment: u32, index: u32) -> BlockAddr {
         let block = u64::from(segment) * u64::from(SEGMENT_BLOCKS) + u64::from(index);
         BlockAddr(self.first_block() + block)

@@ -559,7 +559,7 @@ impl Inner {
     // Space.
 
     /// The entry of a segment, if the table's bucket is resident.
-    fn resident_entry(&self, segment: u32) -> Option<Entry> {
+    pub(super) fn resident_entry(&self, segment: u32) -> Option<Entry> {
         let state = self.state.borrow();
         let (table, at) = state.space.entry_place(segment);
         let frame = state.arena.frame(state.arena.find(table)?);

@@ -1,0 +1,534 @@
+//! Proof of the whole store: trees, records, who owns which block, counters, and every checksum.
+//!
+//! # What it holds the store to
+//! 1. Every bucket and every block that the segment table has allocated is referred to exactly once, and nothing else is.
+//! 2. Every record is one of this version's format, under a key of its kind; extents of an array do not overlap; a hashed
+//!    dkey has a record and a value, and sits where its hash says.
+//! 3. Counters of objects and containers are what counting gives.
+//! 4. Data has its checksums.
+//!
+//! It takes memory for one bit per block, and one bucket at a time.
+//!
+//! # Not here
+//! The invariants of a tree: `btree::TreeCheck`.
+
+use std::collections::BTreeMap;
+
+use daos_types::rpc::CheckReport;
+use daos_types::{ContainerId, Error, Result};
+
+use crate::btree::{Reached, Tree, TreeCheck};
+use crate::container::ContainerRecord;
+use crate::flat;
+use crate::history::{HistoryKey, decode_state, parse as parse_history, split_hidden};
+use crate::key::{DkeyHash, Ordering, Part, parse as parse_key};
+use crate::kv::Pair;
+use crate::object::{Body as ObjectBody, ObjectKey, Record as ObjectRecord};
+use crate::pages::BucketId;
+use crate::reclaim::{Contents, Entry, EntryBody, roots};
+use crate::record::{BLOCK, Body, ExtentBody, Record, Run, Single};
+use crate::store::{BUCKET_BLOCKS, BlockAddr, SegmentUse, View};
+use crate::vos::Vos;
+
+/// Findings after which counting goes on in silence.
+const FINDINGS_MAX: usize = 200;
+
+impl Vos {
+    /// Verifies everything. With `repair`, counters that are wrong are corrected and blocks that nothing refers to freed;
+    /// what that changed is still among the findings.
+    pub(crate) async fn check(&self, repair: bool) -> Result<CheckReport> {
+        let _paused = Paused::new(self);
+        let before = self.store.newest();
+        let mut audit = Audit::new(self);
+        audit.run().await?;
+        if self.store.newest() != before {
+            return Err(Error::Invalid("the store is in use: a check needs it to stay as it is"));
+        }
+        let (leaked, counters) = (std::mem::take(&mut audit.leaked), audit.wrong_counters());
+        let mut report = audit.report;
+        if repair && !(leaked.is_empty() && counters.is_empty()) {
+            self.repair(&leaked, counters).await?;
+            report.findings.push("counters were corrected and leaked blocks freed".to_owned());
+        }
+        Ok(report)
+    }
+
+    async fn repair(&self, leaked: &[Run], counters: Vec<(ContainerId, (u64, u64))>) -> Result<()> {
+        use crate::store::{BlockRun, Tx, TxOptions};
+        let options = TxOptions { use_reserve: true, ..TxOptions::default() };
+        let correct = |tx: &mut Tx<'_>| {
+            counters.iter().try_for_each(|(id, counts)| self.roots.set_counters(tx, *id, *counts))
+        };
+        self.store.transact(options, correct).await?;
+        for run in leaked {
+            let run = BlockRun::new(BlockAddr(run.start), run.blocks);
+            self.store.transact(options, |tx: &mut Tx<'_>| tx.free_blocks(run)).await?;
+        }
+        self.store.force().await
+    }
+}
+
+struct Paused<'a>(&'a Vos);
+
+impl<'a> Paused<'a> {
+    fn new(vos: &'a Vos) -> Self {
+        vos.checking.set(true);
+        Self(vos)
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.checking.set(false);
+        self.0.background.notify_all();
+    }
+}
+
+/// Whose records a walk meets.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// In the newest view.
+    Newest,
+    /// Hidden or detached: only what they own counts.
+    Hidden,
+    /// Detached and to be reclaimed: its data may be anything.
+    Reclaim,
+}
+
+struct Audit<'v> {
+    vos: &'v Vos,
+    hash: DkeyHash,
+    report: CheckReport,
+    silent: u64,
+    reached: Reached,
+    /// Owned blocks of the space, by segment.
+    owned: Vec<[u64; 4]>,
+    first_block: u64,
+    containers: BTreeMap<ContainerId, ContainerRecord>,
+    /// Objects and stored bytes, counted.
+    counted: BTreeMap<ContainerId, (u64, u64)>,
+    leaked: Vec<Run>,
+    /// Data to verify before going on.
+    data: Vec<(Run, Vec<daos_types::Csum>, String)>,
+}
+
+/// What is known of the object that a walk is in.
+struct ObjectWalk {
+    name: String,
+    ordering: Ordering,
+    place: Vec<u8>,
+    /// The place has a dkey record.
+    has_dkey: bool,
+    akeys: u64,
+    akey: Vec<u8>,
+    is_single: bool,
+    end_block: u64,
+    stored_bytes: u64,
+}
+
+impl<'v> Audit<'v> {
+    fn new(vos: &'v Vos) -> Self {
+        Self {
+            vos,
+            hash: vos.hash(),
+            report: CheckReport::default(),
+            silent: 0,
+            reached: Reached::default(),
+            owned: vec![[0; 4]; vos.store.segments() as usize],
+            first_block: vos.store.fixed_buckets().addr.0,
+            containers: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            leaked: Vec::new(),
+            data: Vec::new(),
+        }
+    }
+
+    fn find(&mut self, finding: String) {
+        if self.report.findings.len() < FINDINGS_MAX {
+            self.report.findings.push(finding);
+        } else {
+            self.silent += 1;
+        }
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        let roots = self.vos.roots;
+        self.walk(roots.pools, "pool table", &mut |_, _| Ok(())).await?;
+        self.walk_containers(roots.containers).await?;
+        self.walk_objects(roots.objects.tree).await?;
+        self.walk_reclaim(roots.reclaim.tree).await?;
+        for (id, record) in self.containers.clone() {
+            if let Some(history) = record.history {
+                self.walk_history(history, &format!("history of container {}", id.0)).await?;
+            }
+            let counted = self.counted.get(&id).copied().unwrap_or_default();
+            if counted != (record.objects, record.stored_bytes) {
+                let stored = (record.objects, record.stored_bytes);
+                self.find(format!(
+                    "container {}: counters say {stored:?}, there are {counted:?}",
+                    id.0
+                ));
+            }
+        }
+        self.compare_space().await?;
+        if self.silent > 0 {
+            self.report.findings.push(format!("and {} more", self.silent));
+        }
+        Ok(())
+    }
+
+    /// Containers whose counters are wrong, with the right ones.
+    fn wrong_counters(&self) -> Vec<(ContainerId, (u64, u64))> {
+        let all = self.containers.iter().map(|(id, record)| {
+            let counted = self.counted.get(id).copied().unwrap_or_default();
+            (*id, counted, (record.objects, record.stored_bytes))
+        });
+        all.filter(|(_, counted, stored)| counted != stored).map(|(id, c, _)| (id, c)).collect()
+    }
+
+    /// Walks a tree one bucket at a time; after each leaf its data is verified.
+    async fn walk(
+        &mut self,
+        tree: Tree,
+        what: &str,
+        visit: &mut dyn FnMut(&mut Self, Pair) -> Result<()>,
+    ) -> Result<()> {
+        let mut check = TreeCheck::new(tree, what);
+        loop {
+            let mut pairs: Vec<Pair> = Vec::new();
+            let reached = &mut self.reached;
+            let step = |pages: &View<'_>| {
+                pairs.clear();
+                let visit =
+                    &mut |key: &[u8], value: &[u8]| pairs.push((key.to_vec(), value.to_vec()));
+                check.step(pages, reached, visit)
+            };
+            match self.vos.store.view(step).await {
+                Ok((true, _)) => {}
+                Ok((false, _)) => break,
+                Err(error @ (Error::Damaged(_) | Error::Device { .. })) => {
+                    self.find(format!("{what}: {error}"));
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            for pair in pairs {
+                visit(self, pair)?;
+            }
+            self.verify_data().await?;
+        }
+        self.report.buckets += check.counts.buckets;
+        for finding in check.findings {
+            self.find(finding);
+        }
+        Ok(())
+    }
+
+    async fn walk_containers(&mut self, tree: Tree) -> Result<()> {
+        self.walk(tree, "container table", &mut |audit, (key, value)| {
+            if let [high, low, 0] = *key {
+                let id = ContainerId(u16::from_be_bytes([high, low]));
+                match ContainerRecord::decode(&value) {
+                    Some(record) => drop(audit.containers.insert(id, record)),
+                    None => audit.find(format!("container {}: its record cannot be read", id.0)),
+                }
+            } else if key.len() != 11 {
+                audit.find(format!("container table: strange key {key:02x?}"));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn walk_objects(&mut self, table: Tree) -> Result<()> {
+        let mut trees = Vec::new();
+        self.walk(table, "object table", &mut |audit, (key, value)| {
+            let (Some(key), Some(record)) =
+                (ObjectKey::from_bytes(&key), ObjectRecord::parse(&value))
+            else {
+                audit.find(format!("object table: strange pair under {key:02x?}"));
+                return Ok(());
+            };
+            audit.report.objects += 1;
+            match record.body {
+                ObjectBody::Tree(tree) => trees.push((key, record.header.stored_bytes, tree)),
+                ObjectBody::Flat(run) => {
+                    if let Err(why) = flat::verify(run) {
+                        audit.find(format!("object {}: {why}", key.oid()));
+                        return Ok(());
+                    }
+                    let mut walk = ObjectWalk::new(key);
+                    for pair in flat::pairs(run) {
+                        audit.visit(&mut walk, pair);
+                    }
+                    audit.end_object(walk, key, record.header.stored_bytes);
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        for (key, stored_bytes, tree) in trees {
+            let mut walk = ObjectWalk::new(key);
+            let what = format!("object {}", key.oid());
+            self.walk(tree, &what, &mut |audit, pair| {
+                audit.visit(&mut walk, pair);
+                Ok(())
+            })
+            .await?;
+            self.end_object(walk, key, stored_bytes);
+        }
+        Ok(())
+    }
+
+    async fn walk_reclaim(&mut self, tree: Tree) -> Result<()> {
+        let mut trees = Vec::new();
+        self.walk(tree, "reclaim list", &mut |audit, (_, value)| {
+            let Some(entry) = Entry::parse(&value) else {
+                audit.find("reclaim list: an entry cannot be read".to_owned());
+                return Ok(());
+            };
+            let contents = entry.contents;
+            match entry.body {
+                EntryBody::Trees(bytes) => {
+                    trees.extend(roots(bytes).map(|tree| (contents, tree)));
+                }
+                EntryBody::Run(run) => {
+                    for (_, value) in flat::pairs(run) {
+                        audit.own_record("reclaim list", &value, Kind::Reclaim);
+                    }
+                }
+                EntryBody::Container(_) => {}
+            }
+            Ok(())
+        })
+        .await?;
+        for (contents, tree) in trees {
+            match contents {
+                Contents::Object => self.walk_hidden(tree, "detached tree", Kind::Reclaim).await?,
+                Contents::History => self.walk_history(tree, "detached history").await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn walk_hidden(&mut self, tree: Tree, what: &str, kind: Kind) -> Result<()> {
+        self.walk(tree, what, &mut |audit, (_, value)| {
+            audit.own_record(what, &value, kind);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn walk_history(&mut self, tree: Tree, what: &str) -> Result<()> {
+        let mut trees = Vec::new();
+        self.walk(tree, what, &mut |audit, (key, value)| {
+            match parse_history(&key) {
+                Some(HistoryKey::State { .. }) if decode_state(&value).is_some() => {}
+                Some(HistoryKey::Tree { tree, .. }) => trees.push(tree),
+                Some(HistoryKey::Record { epoch, .. }) => match split_hidden(&value) {
+                    Some((end, record)) if epoch < end => {
+                        audit.own_record(what, record, Kind::Hidden);
+                    }
+                    _ => audit.find(format!("{what}: a record of epoch {epoch} ends before it")),
+                },
+                _ => audit.find(format!("{what}: strange key {key:02x?}")),
+            }
+            Ok(())
+        })
+        .await?;
+        for tree in trees {
+            self.walk_hidden(tree, what, Kind::Hidden).await?;
+        }
+        Ok(())
+    }
+
+    /// One pair of an object of the newest view.
+    fn visit(&mut self, walk: &mut ObjectWalk, (key, value): Pair) {
+        let name = walk.name.clone();
+        let Some(parsed) = parse_key(walk.ordering, &key) else {
+            return self.find(format!("{name}: strange key {key:02x?}"));
+        };
+        let Some(record) = self.own_record(&name, &value, Kind::Newest) else { return };
+        walk.stored_bytes += record.stored_bytes();
+        if walk.place != parsed.place {
+            self.end_dkey(walk);
+            (walk.place, walk.akeys, walk.has_dkey) = (parsed.place.to_vec(), 0, false);
+            walk.akey.clear();
+        }
+        match (parsed.akey, &record.body) {
+            (None, Body::Dkey(dkey)) => {
+                walk.has_dkey = true;
+                let order = u64::from_be_bytes(parsed.place.try_into().unwrap_or_default());
+                if !self.hash.allows(dkey, order) {
+                    self.find(format!("{name}: a dkey is not where its hash says"));
+                }
+            }
+            (Some((akey, Part::Single)), Body::Single(_)) => {
+                self.enter_akey(walk, akey);
+                walk.is_single = true;
+            }
+            (Some((akey, Part::Extent(offset))), Body::Extent(extent)) => {
+                self.report.extents += 1;
+                if walk.akey != akey {
+                    self.enter_akey(walk, akey);
+                } else if walk.is_single {
+                    self.find(format!("{name}: an akey holds both kinds of value"));
+                }
+                if !offset.is_multiple_of(BLOCK) || offset / BLOCK < walk.end_block {
+                    self.find(format!("{name}: extents overlap at offset {offset}"));
+                }
+                walk.end_block = offset / BLOCK + u64::from(extent.blocks());
+            }
+            _ => self.find(format!("{name}: a value of another kind than its key {key:02x?}")),
+        }
+    }
+
+    fn enter_akey(&mut self, walk: &mut ObjectWalk, akey: &[u8]) {
+        self.report.keys += 1;
+        walk.akeys += 1;
+        walk.akey = akey.to_vec();
+        walk.is_single = false;
+        walk.end_block = 0;
+    }
+
+    fn end_dkey(&mut self, walk: &ObjectWalk) {
+        if walk.ordering != Ordering::Hash || walk.place.is_empty() {
+            return;
+        }
+        if !walk.has_dkey {
+            self.find(format!("{}: a dkey has values but no name", walk.name));
+        }
+        if walk.akeys == 0 {
+            self.find(format!("{}: a dkey has no values", walk.name));
+        }
+    }
+
+    fn end_object(&mut self, walk: ObjectWalk, key: ObjectKey, stored_bytes: u64) {
+        self.end_dkey(&walk);
+        let counted = self.counted.entry(key.container()).or_default();
+        counted.0 += 1;
+        counted.1 += stored_bytes;
+        if walk.stored_bytes != stored_bytes {
+            let found = walk.stored_bytes;
+            self.find(format!("{}: stored bytes say {stored_bytes}, there are {found}", walk.name));
+        }
+    }
+
+    /// Notes what a record owns, and what of it is to be verified.
+    fn own_record(&mut self, what: &str, value: &[u8], kind: Kind) -> Option<Record> {
+        let Some(record) = Record::decode(value) else {
+            self.find(format!("{what}: a record cannot be read"));
+            return None;
+        };
+        for run in record.runs() {
+            self.own(what, run);
+        }
+        if !matches!(kind, Kind::Reclaim) {
+            self.note_data(what, &record.body);
+        }
+        Some(record)
+    }
+
+    fn note_data(&mut self, what: &str, body: &Body) {
+        match body {
+            Body::Single(Single::Blocks { runs, csums, .. }) => {
+                let mut at = 0;
+                for run in runs {
+                    let next = at + run.blocks as usize;
+                    self.data.push((*run, csums[at..next].to_vec(), what.to_owned()));
+                    at = next;
+                }
+            }
+            Body::Extent(ExtentBody::Blocks { start, csums, .. }) => {
+                let run = Run { start: *start, blocks: csums.len() as u32 };
+                self.data.push((run, csums.clone(), what.to_owned()));
+            }
+            Body::Extent(extent @ ExtentBody::Pieces { start, csum, .. })
+                if extent.written_end() > 0 =>
+            {
+                self.data.push((Run { start: *start, blocks: 1 }, vec![*csum], what.to_owned()));
+            }
+            _ => {}
+        }
+    }
+
+    async fn verify_data(&mut self) -> Result<()> {
+        for (run, csums, what) in std::mem::take(&mut self.data) {
+            match self.vos.store.read_data(BlockAddr(run.start), &csums).await {
+                Ok(_) => {}
+                Err(error @ (Error::Damaged(_) | Error::Device { .. })) => {
+                    self.find(format!("{what}: {error}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn own(&mut self, what: &str, run: Run) {
+        self.report.blocks += u64::from(run.blocks);
+        for block in run.start..run.start + u64::from(run.blocks) {
+            let Some(index) = block.checked_sub(self.first_block) else {
+                return self.find(format!("{what}: block {block} is outside the space"));
+            };
+            let per_segment = u64::from(self.vos.store.segment_blocks());
+            let Some(bits) = self.owned.get_mut((index / per_segment) as usize) else {
+                return self.find(format!("{what}: block {block} is outside the space"));
+            };
+            let bit = index % per_segment;
+            let word = &mut bits[bit as usize / 64];
+            if *word >> (bit % 64) & 1 == 1 {
+                self.find(format!("{what}: block {block} has two owners"));
+            } else {
+                *word |= 1 << (bit % 64);
+            }
+        }
+    }
+
+    async fn compare_space(&mut self) -> Result<()> {
+        let fixed = self.vos.store.fixed_buckets();
+        self.own("segment table", Run { start: fixed.addr.0, blocks: fixed.blocks });
+        self.report.blocks -= u64::from(fixed.blocks);
+        let segments = self.vos.store.segments();
+        for segment in 0..segments {
+            let table = self.vos.store.segment_use(segment).await?;
+            for index in 0..self.vos.store.segment_blocks() {
+                self.compare_block(segment, index, table);
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_block(&mut self, segment: u32, index: u32, table: SegmentUse) {
+        let owned = self.owned[segment as usize][index as usize / 64] >> (index % 64) & 1 == 1;
+        let block = table.start.0 + u64::from(index);
+        let bucket = self.reached.contains(BucketId((block / BUCKET_BLOCKS) as u32));
+        match (owned, bucket, table.is_allocated(index)) {
+            (true, true, _) => self.find(format!("block {block} is data and part of a bucket")),
+            (false, false, true) => {
+                self.find(format!("block {block} is allocated but nothing refers to it"));
+                self.leaked.push(Run { start: block, blocks: 1 });
+            }
+            (true, _, false) | (_, true, false) => {
+                self.find(format!("block {block} is in use but not allocated"));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl ObjectWalk {
+    fn new(key: ObjectKey) -> Self {
+        Self {
+            name: format!("object {}", key.oid()),
+            ordering: Ordering::of(key.oid()).unwrap_or(Ordering::Hash),
+            place: Vec::new(),
+            has_dkey: false,
+            akeys: 0,
+            akey: Vec::new(),
+            is_single: false,
+            end_block: 0,
+            stored_bytes: 0,
+        }
+    }
+}

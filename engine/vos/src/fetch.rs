@@ -1,0 +1,152 @@
+//! Reading: what gather finds, read and verified. An answer goes out when the commit mark has passed what it read.
+
+use bytes::{Bytes, BytesMut};
+use daos_types::rpc::{Fetch, FetchPart, Fetched, Reply, Value};
+use daos_types::{ContainerId, Epoch, Error, Noun, ObjectId, Result};
+use daos_xstream::Stage;
+
+use crate::commit::SHARD;
+use crate::gather::{Found, ObjectAt, ObjectState, Source, SourceOf};
+use crate::ground::STRANGE;
+use crate::history::{AtSnapshot, ObjectPrefix, decode_state};
+use crate::kv::{Kv, MapKv};
+use crate::newest::Newest;
+use crate::pages::Abort;
+use crate::pieces::Piece;
+use crate::plan::Objects;
+use crate::store::{BlockAddr, Lsn, View};
+use crate::vos::Vos;
+
+impl Vos {
+    pub(crate) async fn fetch(&self, fetch: &Fetch) -> Result<Reply> {
+        // Blocks that are overwritten while we read stay what they are.
+        let _guard = self.store.read_guard();
+        let (found, lsn) = self.find(fetch).await?;
+        Stage::Pull.enter();
+        let mut fetched = Vec::with_capacity(found.len());
+        for part in found {
+            fetched.push(match part {
+                Found::Single(None) => Fetched::Single(None),
+                Found::Single(Some(source)) => Fetched::Single(Some(self.read(&source).await?)),
+                Found::Array(source) => Fetched::Array(self.read(&source).await?),
+                Found::Object(info) => Fetched::Object(info),
+                Found::Akeys(akeys) => {
+                    let mut values = Vec::with_capacity(akeys.len());
+                    for (akey, source) in akeys {
+                        values.push((akey, self.value(&source).await?));
+                    }
+                    Fetched::Akeys(values)
+                }
+            });
+        }
+        Stage::Reply.enter();
+        self.store.acknowledged(lsn).await?;
+        Ok(Reply::Fetched(fetched))
+    }
+
+    /// All parts at one moment.
+    async fn find(&self, fetch: &Fetch) -> Result<(Vec<Found>, Lsn)> {
+        let find = |pages: &View<'_>| {
+            self.check_view(pages, fetch.container, fetch.epoch)?;
+            let parts = fetch.parts.iter().map(|part| {
+                let place = (fetch.container, object_of(part), fetch.epoch);
+                self.object_at(pages, place, |object| object.find(part))
+            });
+            parts.collect()
+        };
+        self.store.view(find).await
+    }
+
+    /// The container, and the snapshot if one is meant, must be there.
+    pub(crate) fn check_view(
+        &self,
+        pages: &View<'_>,
+        container: ContainerId,
+        epoch: Epoch,
+    ) -> Result<(), Abort> {
+        self.roots.container(pages, container)?;
+        if epoch != Epoch::MAX && !self.roots.has_snapshot(pages, container, epoch)? {
+            return Err(Error::NonExistent(Noun::Snapshot).into());
+        }
+        Ok(())
+    }
+
+    /// Shows an object as it is, or as it was at a snapshot.
+    pub(crate) fn object_at<T>(
+        &self,
+        pages: &View<'_>,
+        (container, object, epoch): (ContainerId, ObjectId, Epoch),
+        with: impl FnOnce(&ObjectAt<'_>) -> Result<T, Abort>,
+    ) -> Result<T, Abort> {
+        let newest = Newest { pages, roots: &self.roots, container };
+        let hash = self.hash();
+        if epoch == Epoch::MAX {
+            let (kv, state) = (newest.kv(object)?, newest.state(object)?);
+            return with(&ObjectAt { object, hash, kv: &*kv, state });
+        }
+        let empty = MapKv::new();
+        let tree = self.roots.container(pages, container)?.history.map(|tree| tree.view(pages));
+        let history: &dyn Kv = tree.as_ref().map_or(&empty, |tree| tree);
+        let prefix = ObjectPrefix::new(object, SHARD);
+        let state = match prefix.state_at(history, epoch)? {
+            Some(value) => decode_state(&value)
+                .ok_or(STRANGE)?
+                .map(|data_epoch| ObjectState { data_epoch, stored_bytes: 0 }),
+            None => newest.state(object)?.map(|state| ObjectState { stored_bytes: 0, ..state }),
+        };
+        let mut maps = vec![newest.kv(object)?];
+        for tree in prefix.trees_after(history, epoch)? {
+            maps.push(Box::new(tree.view(pages)));
+        }
+        let kv = AtSnapshot { newest: maps, history, object: prefix, epoch };
+        with(&ObjectAt { object, hash, kv: &kv, state })
+    }
+
+    pub(crate) async fn value(&self, source: &SourceOf) -> Result<Value> {
+        Ok(match source {
+            SourceOf::Single(source) => Value::Single(self.read(source).await?),
+            SourceOf::Array(source) => Value::Array(self.read(source).await?),
+        })
+    }
+
+    async fn read(&self, source: &Source) -> Result<Bytes> {
+        self.read_pieces(source.len, &source.pieces).await
+    }
+
+    /// `len` bytes made of pieces, zeros where there is none. A single run that covers all is not copied.
+    pub(crate) async fn read_pieces(&self, len: usize, pieces: &[Piece]) -> Result<Bytes> {
+        if let [Piece::Inline { at: 0, bytes }] = pieces
+            && bytes.len() == len
+        {
+            return Ok(Bytes::copy_from_slice(bytes));
+        }
+        if let [Piece::Blocks { start, csums, copies }] = pieces
+            && let [copy] = copies.as_slice()
+            && copy.bytes == len
+        {
+            let blocks = self.store.read_data(BlockAddr(*start), csums).await?;
+            return Ok(blocks.slice(copy.from..copy.from + len));
+        }
+        let mut out = BytesMut::zeroed(len);
+        for piece in pieces {
+            match piece {
+                Piece::Inline { at, bytes } => out[*at..*at + bytes.len()].copy_from_slice(bytes),
+                Piece::Blocks { start, csums, copies } => {
+                    let blocks = self.store.read_data(BlockAddr(*start), csums).await?;
+                    for copy in copies {
+                        out[copy.to..copy.to + copy.bytes]
+                            .copy_from_slice(&blocks[copy.from..copy.from + copy.bytes]);
+                    }
+                }
+            }
+        }
+        Ok(out.freeze())
+    }
+}
+
+fn object_of(part: &FetchPart) -> ObjectId {
+    match part {
+        FetchPart::Single(key) | FetchPart::Array { key, .. } => key.object,
+        FetchPart::Akeys { object, .. } | FetchPart::Object { object, .. } => *object,
+    }
+}

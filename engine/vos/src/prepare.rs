@@ -1,0 +1,234 @@
+//! From a plan's needs to blocks that are being filled: stages Reserve and Persist.
+//!
+//! # Invariants
+//! 1. An answer holds exactly the contents that its need names; old blocks are verified before they are merged.
+//! 2. What the commit does not publish goes back, once its device write is complete.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use daos_types::rpc::Op;
+use daos_types::{BLOCK_BYTES, Csum, Error, Result};
+
+use crate::pages::Abort;
+use crate::record::{Run, Span};
+use crate::store::{BlockAddr, BlockRun, DataWrite, ReadGuard, Reservation, Store, Tx, TxOptions};
+use crate::supply::{Base, Filled, Need, PLANNED};
+
+/// Blocks for every need of a plan, being filled.
+#[derive(Default)]
+pub(crate) struct Prepared {
+    pub needs: Vec<Need>,
+    /// One for each need.
+    pub answers: Vec<Vec<Filled>>,
+    reservation: Option<Reservation>,
+    fresh: Vec<BlockRun>,
+    writes: Vec<DataWrite>,
+    counted: HashMap<usize, u64>,
+    /// Blocks that are filled in place are not given to anybody else meanwhile.
+    _guard: Option<ReadGuard>,
+}
+
+impl Prepared {
+    /// The transaction allocates the fresh blocks and depends on all writes.
+    pub fn publish(&self, tx: &mut Tx<'_>) -> Result<(), Abort> {
+        if let Some(reservation) = &self.reservation {
+            for run in &self.fresh {
+                tx.publish(reservation, *run)?;
+            }
+        }
+        for write in &self.writes {
+            tx.depend(write);
+        }
+        Ok(())
+    }
+
+    /// Does this transaction allocate a block of the run?
+    pub fn is_fresh(&self, run: Run) -> bool {
+        let end = run.start + u64::from(run.blocks);
+        self.fresh.iter().any(|fresh| fresh.addr.0 < end && run.start < fresh.end().0)
+    }
+
+    /// The stored bytes of the range that need `index` names.
+    pub fn counted(&self, index: usize) -> Option<u64> {
+        self.counted.get(&index).copied()
+    }
+}
+
+/// Finds blocks for `needs` and starts filling them.
+pub(crate) struct Preparation<'a> {
+    pub store: &'a Store,
+    pub ops: &'a [Op],
+    pub options: TxOptions,
+    pub guard: ReadGuard,
+    /// Stored bytes for the needs that are counts.
+    pub counted: HashMap<usize, u64>,
+}
+
+impl Preparation<'_> {
+    pub async fn run(self, needs: Vec<Need>) -> Result<Prepared> {
+        let reservation = self.reserve(&needs).await?;
+        let Self { store, ops, counted, guard, .. } = self;
+        let mut work = Work {
+            store,
+            ops,
+            free: reservation.as_ref().map(|r| r.runs().to_vec()).unwrap_or_default(),
+            planned: 0,
+            blocks: HashMap::new(),
+            prepared: Prepared { counted, ..Prepared::default() },
+        };
+        work.free.reverse();
+        for need in needs {
+            work.answer(need).await?;
+        }
+        let mut prepared = work.prepared;
+        prepared.reservation = reservation;
+        prepared._guard = Some(guard);
+        Ok(prepared)
+    }
+
+    async fn reserve(&self, needs: &[Need]) -> Result<Option<Reservation>> {
+        let fresh = needs.iter().filter(|need| need.at().is_none());
+        let blocks: u64 = fresh.clone().map(|need| u64::from(need.blocks())).sum();
+        if blocks == 0 {
+            return Ok(None);
+        }
+        let blocks = u32::try_from(blocks).map_err(|_| Error::NoSpace)?;
+        // A merge gives back the block that it replaces, so it may draw on the reserve: a write into space that is
+        // there does not fail.
+        let is_merge = |need: &Need| matches!(need, Need::Merge { base: Base::Block { .. }, .. });
+        let use_reserve = self.options.use_reserve || fresh.clone().all(is_merge);
+        let options = TxOptions { use_reserve, ..self.options };
+        self.store.reserve(blocks, options).await.map(Some)
+    }
+}
+
+struct Work<'a> {
+    store: &'a Store,
+    ops: &'a [Op],
+    /// Reserved runs that are left, the next one last.
+    free: Vec<BlockRun>,
+    planned: u64,
+    /// What became of planned blocks, also by their real addresses.
+    blocks: HashMap<u64, (u64, Csum, Bytes)>,
+    prepared: Prepared,
+}
+
+impl Work<'_> {
+    async fn answer(&mut self, mut need: Need) -> Result<()> {
+        let content = self.content(&mut need).await?;
+        let planned = PLANNED + self.planned;
+        self.planned += u64::from(need.blocks());
+        let mut filled = Vec::new();
+        let mut done = 0;
+        while done < need.blocks() {
+            let run = match need.at() {
+                Some(at) => BlockRun::new(BlockAddr(at), need.blocks()),
+                None => self.take(need.blocks() - done),
+            };
+            if need.at().is_none() {
+                self.prepared.fresh.push(run);
+            }
+            filled.push(match &content {
+                Some(content) => {
+                    let from = done as usize * BLOCK_BYTES;
+                    let bytes = content.slice(from..from + run.bytes() as usize);
+                    self.write(run, bytes, planned + u64::from(done))?
+                }
+                None => Filled { start: run.addr.0, blocks: run.blocks, csums: Vec::new() },
+            });
+            done += run.blocks;
+        }
+        self.prepared.needs.push(need);
+        self.prepared.answers.push(filled);
+        Ok(())
+    }
+
+    fn write(&mut self, run: BlockRun, bytes: Bytes, planned: u64) -> Result<Filled> {
+        let write = self.store.write_data(run, bytes.clone())?;
+        let csums = write.csums().to_vec();
+        for (index, csum) in csums.iter().enumerate() {
+            let from = index * BLOCK_BYTES;
+            let block = bytes.slice(from..from + BLOCK_BYTES);
+            let index = index as u64;
+            let real = run.addr.0 + index;
+            self.blocks.insert(planned + index, (real, *csum, block.clone()));
+            // The plan knows a block that is filled in place by its own address.
+            self.blocks.insert(real, (real, *csum, block));
+        }
+        self.prepared.writes.push(write);
+        Ok(Filled { start: run.addr.0, blocks: run.blocks, csums })
+    }
+
+    /// At most `blocks` blocks of the reservation.
+    fn take(&mut self, blocks: u32) -> BlockRun {
+        let run = self.free.pop().expect("the reservation has as many blocks as the needs");
+        if run.blocks > blocks {
+            self.free.push(run.part(blocks, run.blocks - blocks));
+        }
+        run.part(0, run.blocks.min(blocks))
+    }
+
+    /// What goes into the blocks; a planned base in the need becomes the real one.
+    async fn content(&mut self, need: &mut Need) -> Result<Option<Bytes>> {
+        match need {
+            Need::Unwritten { .. } | Need::Count { .. } => Ok(None),
+            Need::Run { op, skip, blocks, .. } => {
+                Ok(Some(self.data(*op).slice(*skip..*skip + *blocks as usize * BLOCK_BYTES)))
+            }
+            Need::Single { op, blocks } => {
+                let mut bytes = vec![0; *blocks as usize * BLOCK_BYTES];
+                let value = self.data(*op);
+                bytes[..value.len()].copy_from_slice(&value);
+                Ok(Some(bytes.into()))
+            }
+            Need::Merge { op, base, data, .. } => {
+                let mut block = vec![0; BLOCK_BYTES];
+                self.lay_base(base, &mut block).await?;
+                if let Some((skip, span)) = data {
+                    let piece = &self.data(*op)[*skip..*skip + span.bytes()];
+                    block[span.start as usize..span.end as usize].copy_from_slice(piece);
+                }
+                Ok(Some(block.into()))
+            }
+        }
+    }
+
+    async fn lay_base(&mut self, base: &mut Base, block: &mut [u8]) -> Result<()> {
+        match base {
+            Base::Zeros => {}
+            Base::Bytes { spans, bytes } => {
+                let mut at = 0;
+                for span in spans {
+                    lay(block, *span, &bytes[at..at + span.bytes()]);
+                    at += span.bytes();
+                }
+            }
+            Base::Block { start, csum, spans } => {
+                let old = match self.blocks.get(start) {
+                    Some((real, real_csum, bytes)) => {
+                        (*start, *csum) = (*real, *real_csum);
+                        bytes.clone()
+                    }
+                    None => self.store.read_data(BlockAddr(*start), &[*csum]).await?,
+                };
+                for span in spans {
+                    lay(block, *span, &old[span.start as usize..span.end as usize]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn data(&self, op: usize) -> Bytes {
+        match &self.ops[op] {
+            Op::UpdateArray { data, .. } => data.clone(),
+            Op::UpdateSingle { value, .. } => value.clone(),
+            _ => Bytes::new(),
+        }
+    }
+}
+
+fn lay(block: &mut [u8], span: Span, bytes: &[u8]) {
+    block[span.start as usize..span.end as usize].copy_from_slice(bytes);
+}

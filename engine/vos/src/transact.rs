@@ -1,0 +1,270 @@
+//! A transaction from its conditions to its answer, through the stages of a request.
+//!
+//! # Order
+//! Admit > Reserve > Pull > Persist > Commit > Reply. Data writes start in Persist, before the record that refers to them
+//! is made in Commit; Reply waits for the commit mark. Locks are held from Reserve to Commit.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use daos_types::rpc::{Condition, Op, Reply, Transact};
+use daos_types::{ContainerId, Error, Result};
+use daos_xstream::Stage;
+
+use crate::array::Moment;
+use crate::commit::{Commit, stored_bytes_of};
+use crate::condition::{Verdict, judge};
+use crate::ground::{Ground, PLAN_EPOCH};
+use crate::lock::LockKey;
+use crate::newest::Newest;
+use crate::pages::Abort;
+use crate::plan::{Objects, Plan};
+use crate::prepare::{Preparation, Prepared};
+use crate::record::INLINE_BYTES_MAX;
+use crate::store::{Committed, Lsn, TxOptions, View};
+use crate::supply::Need;
+use crate::vos::Vos;
+use crate::{punch, update};
+
+/// A plan that keeps being overtaken by others is given up after so many times: the locks make that impossible for
+/// arrays, and nothing else changes so often.
+const PLANS_MAX: u32 = 1000;
+/// Records that one step of a count looks at.
+const COUNT_STEP: usize = 512;
+
+/// What the plan found: verdicts that are not known from metadata alone, and their answers.
+#[derive(Default)]
+struct Judged(Vec<(usize, Verdict, bool)>);
+
+impl Vos {
+    pub(crate) async fn transact(&self, request: &Transact) -> Result<Reply> {
+        let mut planning = wants_plan(&request.ops);
+        let locks = if planning { self.lock_keys(request) } else { Vec::new() };
+        Stage::Reserve.enter();
+        let mut held = if locks.is_empty() { None } else { Some(self.locks.acquire(locks).await) };
+        for _ in 0..PLANS_MAX {
+            let (prepared, judged) = if planning {
+                match self.prepare(request).await {
+                    Err(Error::NoSpace) if self.make_room().await? => continue,
+                    prepared => prepared?,
+                }
+            } else {
+                Default::default()
+            };
+            Stage::Commit.enter();
+            let done = match self.commit(request, &prepared, &judged).await {
+                Err(Error::NoSpace) if self.make_room().await? => continue,
+                done => done?,
+            };
+            if let Some(committed) = done {
+                drop(held.take());
+                drop(prepared);
+                Stage::Reply.enter();
+                self.store.acknowledged(committed.lsn).await?;
+                return Ok(Reply::Transacted { epoch: committed.epoch });
+            }
+            planning = true;
+            if held.is_none() {
+                let keys = self.lock_keys(request);
+                held = Some(self.locks.acquire(keys).await);
+            }
+        }
+        Err(Error::Invalid("the objects of the transaction change too fast"))
+    }
+
+    /// Everything in one closure; `None`: it has to be planned again.
+    async fn commit(
+        &self,
+        request: &Transact,
+        prepared: &Prepared,
+        judged: &Judged,
+    ) -> Result<Option<Committed<()>>> {
+        let stale = Cell::new(false);
+        let failed = Cell::new(false);
+        let run = |tx: &mut crate::store::Tx<'_>| {
+            stale.set(false);
+            failed.set(false);
+            let roots = (&self.roots, self.hash());
+            let mut ground = Commit::begin(tx, roots, request.container, prepared, &stale)?;
+            for (index, condition) in request.conditions.iter().enumerate() {
+                let holds = match judge(&ground, condition)? {
+                    Verdict::Known(holds) => holds,
+                    verdict => judged.answer(index, &verdict).ok_or_else(|| ground.stale())?,
+                };
+                if !holds {
+                    failed.set(true);
+                    return Err(Error::Condition { index: index as u32 }.into());
+                }
+            }
+            apply(&mut ground, &request.ops)?;
+            ground.finish()
+        };
+        let result = self.store.transact(options(&request.ops), run).await;
+        if stale.get() && result.is_err() {
+            return Ok(None);
+        }
+        if failed.get() && result.is_err() {
+            // What made it fail must not be lost after we told.
+            self.store.acknowledged(self.store.newest()).await?;
+        }
+        result.map(Some)
+    }
+
+    /// Decides the transaction without changing anything, and starts filling the blocks that it needs.
+    async fn prepare(&self, request: &Transact) -> Result<(Prepared, Judged)> {
+        let guard = self.store.read_guard();
+        let plan = |pages: &View<'_>| self.plan(pages, request);
+        let ((verdicts, planned), lsn) = self.store.view(plan).await?;
+        let judged = self.judge_all(&request.conditions, verdicts, lsn).await?;
+        // Conditions come first: what an operation would have said does not matter if they fail.
+        let needs = planned?;
+        Stage::Pull.enter();
+        let mut counted = HashMap::new();
+        for (index, need) in needs.iter().enumerate() {
+            if matches!(need, Need::Count { .. }) {
+                counted.insert(index, self.stored_in(request.container, need).await?);
+            }
+        }
+        Stage::Persist.enter();
+        let (store, ops) = (&self.store, request.ops.as_slice());
+        let preparation = Preparation { store, ops, options: options(ops), guard, counted };
+        Ok((preparation.run(needs).await?, judged))
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn plan(
+        &self,
+        pages: &View<'_>,
+        request: &Transact,
+    ) -> Result<(Vec<Verdict>, Result<Vec<Need>>), Abort> {
+        let record = self.roots.container(pages, request.container)?;
+        let moment = Moment { epoch: PLAN_EPOCH, snapshot: record.newest_snapshot };
+        let objects = Newest { pages, roots: &self.roots, container: request.container };
+        let mut ground = Plan::new(&objects, moment, self.hash());
+        let judged = request.conditions.iter().map(|condition| judge(&ground, condition));
+        let verdicts = judged.collect::<Result<_, Abort>>()?;
+        match apply(&mut ground, &request.ops) {
+            Ok(()) => Ok((verdicts, Ok(ground.into_needs()))),
+            Err(Abort::Error(error)) => Ok((verdicts, Err(error))),
+            Err(abort) => Err(abort),
+        }
+    }
+
+    async fn judge_all(
+        &self,
+        conditions: &[Condition],
+        verdicts: Vec<Verdict>,
+        lsn: Lsn,
+    ) -> Result<Judged> {
+        let mut judged = Judged::default();
+        for (index, verdict) in verdicts.into_iter().enumerate() {
+            let holds = match &verdict {
+                Verdict::Known(holds) => *holds,
+                Verdict::Read { len, pieces } => {
+                    let Condition::Equals { bytes, .. } = &conditions[index] else {
+                        unreachable!("only bytes are compared");
+                    };
+                    self.read_pieces(*len, pieces).await?.starts_with(bytes)
+                }
+            };
+            if !holds {
+                self.store.acknowledged(lsn).await?;
+                return Err(Error::Condition { index: index as u32 });
+            }
+            judged.0.push((index, verdict, holds));
+        }
+        Ok(judged)
+    }
+
+    /// Stored bytes of a range of an object, in bounded steps.
+    async fn stored_in(&self, container: ContainerId, need: &Need) -> Result<u64> {
+        let Need::Count { object, from, to } = need else { return Ok(0) };
+        let mut next = from.clone();
+        let mut bytes = 0;
+        loop {
+            let step = |pages: &View<'_>| {
+                let newest = Newest { pages, roots: &self.roots, container };
+                newest.kv(*object)?.range(&next, to.as_deref(), COUNT_STEP)
+            };
+            let (pairs, _) = self.store.view(step).await?;
+            for (_, value) in &pairs {
+                bytes += stored_bytes_of(value).map_err(|_| crate::ground::STRANGE)?;
+            }
+            match pairs.last() {
+                Some((key, _)) if pairs.len() == COUNT_STEP => next = [key, &[0][..]].concat(),
+                _ => return Ok(bytes),
+            }
+        }
+    }
+
+    /// The dkeys whose arrays the transaction changes, each once.
+    fn lock_keys(&self, request: &Transact) -> Vec<LockKey> {
+        let keys = request.ops.iter().filter_map(|op| match op {
+            Op::UpdateArray { key, .. } | Op::Allocate { key, .. } | Op::PunchRange { key, .. } => {
+                Some((request.container, key.object, key.dkey.clone()))
+            }
+            _ => None,
+        });
+        let mut keys: Vec<LockKey> = keys.collect();
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+}
+
+impl Judged {
+    fn answer(&self, index: usize, verdict: &Verdict) -> Option<bool> {
+        let found = self.0.iter().find(|(judged, there, _)| *judged == index && there == verdict);
+        found.map(|(_, _, holds)| *holds)
+    }
+}
+
+/// Carries out operations in their order.
+fn apply(ground: &mut dyn Ground, ops: &[Op]) -> Result<(), Abort> {
+    for (index, op) in ops.iter().enumerate() {
+        match op {
+            Op::UpdateSingle { key, value } => update::update_single(ground, index, key, value)?,
+            Op::UpdateArray { key, offset, data } => {
+                update::update_array(ground, index, key, *offset, data)?;
+            }
+            Op::Allocate { key, offset, len } => {
+                update::allocate(ground, index, key, (*offset, *len))?;
+            }
+            Op::PunchRange { key, offset, len } => {
+                punch::punch_range(ground, index, key, (*offset, *len))?;
+            }
+            Op::PunchAkey(key) => punch::punch_akey(ground, key)?,
+            Op::PunchDkey { object, dkey } => punch::punch_dkey(ground, *object, dkey)?,
+            Op::PunchDkeysFrom { object, from } => {
+                punch::punch_dkeys_from(ground, *object, *from)?;
+            }
+            Op::PunchObject { object } => punch::punch_object(ground, *object)?,
+            Op::Add { key, delta } => update::add(ground, key, *delta)?,
+        }
+    }
+    Ok(())
+}
+
+/// Will it need blocks, as far as can be seen from here? If not, the closure is tried at once.
+fn wants_plan(ops: &[Op]) -> bool {
+    ops.iter().any(|op| match op {
+        Op::UpdateArray { .. } | Op::Allocate { .. } => true,
+        Op::UpdateSingle { value, .. } => value.len() > INLINE_BYTES_MAX,
+        _ => false,
+    })
+}
+
+/// Deletes may draw on the reserve.
+fn options(ops: &[Op]) -> TxOptions {
+    let punches = ops.iter().any(|op| {
+        matches!(
+            op,
+            Op::PunchRange { .. }
+                | Op::PunchAkey(_)
+                | Op::PunchDkey { .. }
+                | Op::PunchDkeysFrom { .. }
+                | Op::PunchObject { .. }
+        )
+    });
+    TxOptions { use_reserve: punches && !wants_plan(ops), ..TxOptions::default() }
+}
