@@ -189,7 +189,12 @@ fn uring_on_a_file() {
 
 #[test]
 fn uring_on_a_file_through_the_ring_alone_one_at_a_time() {
-    let options = OpenOptions { depth: 1, write_inline_bytes_max: 0, ..Default::default() };
+    let options = OpenOptions {
+        depth: 1,
+        read_inline_bytes_max: 0,
+        write_inline_bytes_max: 0,
+        ..Default::default()
+    };
     uring_file_suite(&std::env::temp_dir(), options);
 }
 

@@ -11,8 +11,8 @@ mod open;
 mod operation;
 mod ring;
 
-use std::cell::RefCell;
-use std::io;
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -29,9 +29,6 @@ use open::{FileKind, Files};
 use operation::{Kind, Operation, Route};
 use ring::Ring;
 
-/// Buffered reads up to this size try the page cache first; larger ones are better off in the ring, beside each other.
-const CACHED_READ_BYTES_MAX: usize = 256 << 10;
-
 /// What direct transfers are aligned to, in the device and in memory. Anything else goes through the page cache.
 const DIRECT_ALIGN: u64 = 4096;
 
@@ -43,7 +40,11 @@ struct Inner {
     ring: RefCell<Ring>,
     /// The ring's descriptor: readable when something is complete.
     event: OwnedFd,
+    read_inline_bytes_max: usize,
     write_inline_bytes_max: usize,
+    /// Whether the filesystem can tell that a buffered write would wait. Where it cannot (ext4), the ring would hand every
+    /// such write to a worker, so it is done here even if it waits.
+    nowait_writes: Cell<bool>,
 }
 
 impl UringDevice {
@@ -63,7 +64,9 @@ impl UringDevice {
             files,
             ring: RefCell::new(ring),
             event,
+            read_inline_bytes_max: options.read_inline_bytes_max,
             write_inline_bytes_max: options.write_inline_bytes_max,
+            nowait_writes: Cell::new(true),
         });
         let poller: Rc<dyn Poll> = inner.clone();
         handle.register_poller(Rc::downgrade(&poller));
@@ -127,7 +130,7 @@ impl Device for UringDevice {
         }
         let route = self.route(how, offset, len);
         if route == Route::Buffered
-            && buffer.len() <= CACHED_READ_BYTES_MAX
+            && buffer.len() <= self.0.read_inline_bytes_max
             && read_cached(self.0.files.buffered.as_fd(), &mut buffer, offset)
         {
             return Io::complete(Ok(buffer));
@@ -141,8 +144,11 @@ impl Device for UringDevice {
             return settled;
         }
         let route = self.route(how, offset, len);
-        if route == Route::Buffered && data.len() <= self.0.write_inline_bytes_max {
-            return Io::complete(write_now(self.0.files.buffered.as_fd(), &data, offset));
+        if route == Route::Buffered
+            && data.len() <= self.0.write_inline_bytes_max
+            && let Some(result) = self.0.write_cached(&data, offset)
+        {
+            return Io::complete(result);
         }
         let aligned = (data.as_ptr() as u64).is_multiple_of(DIRECT_ALIGN);
         let data = if route == Route::Direct && !aligned {
@@ -192,11 +198,11 @@ impl Device for UringDevice {
 /// Fills the buffer from the page cache alone; false if not all of it is there.
 fn read_cached(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> bool {
     let len = buffer.len();
-    let mut parts = [io::IoSliceMut::new(buffer)];
+    let mut parts = [IoSliceMut::new(buffer)];
     rustix::io::preadv2(file, &mut parts, offset, ReadWriteFlags::NOWAIT) == Ok(len)
 }
 
-/// Writes into the page cache, on this thread.
+/// Writes into the page cache on this thread, whatever that takes.
 fn write_now(file: BorrowedFd<'_>, mut data: &[u8], mut offset: u64) -> io::Result<()> {
     while !data.is_empty() {
         match rustix::io::pwrite(file, data, offset) {
@@ -210,6 +216,27 @@ fn write_now(file: BorrowedFd<'_>, mut data: &[u8], mut offset: u64) -> io::Resu
         }
     }
     Ok(())
+}
+
+impl Inner {
+    /// Writes into the page cache on this thread, if that need not wait (for memory, or because too much is dirty). `None`:
+    /// all of it is to be written by the ring.
+    fn write_cached(&self, data: &[u8], offset: u64) -> Option<io::Result<()>> {
+        let file = self.files.buffered.as_fd();
+        if !self.nowait_writes.get() {
+            return Some(write_now(file, data, offset));
+        }
+        let parts = [IoSlice::new(data)];
+        match rustix::io::pwritev2(file, &parts, offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) if count == data.len() => Some(Ok(())),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(Errno::OPNOTSUPP) => {
+                self.nowait_writes.set(false);
+                Some(write_now(file, data, offset))
+            }
+            Err(error) => Some(Err(error.into())),
+        }
+    }
 }
 
 impl Poll for Inner {

@@ -23,6 +23,8 @@ pub struct OpenOptions {
     pub direct: bool,
     /// Most operations in the kernel at a time.
     pub depth: u32,
+    /// Largest buffered read that tries the page cache on the xstream's thread itself; 0 for none.
+    pub read_inline_bytes_max: usize,
     /// Largest buffered write that is done on the xstream's thread itself; 0 for none.
     pub write_inline_bytes_max: usize,
 }
@@ -33,6 +35,7 @@ impl Default for OpenOptions {
             access: Access::ReadWrite,
             direct: true,
             depth: 128,
+            read_inline_bytes_max: 256 << 10,
             write_inline_bytes_max: 64 << 10,
         }
     }
