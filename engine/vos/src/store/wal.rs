@@ -455,6 +455,11 @@ impl Wal {
         }
     }
 
+    /// The first block that a replay needs, and the checksum of the one before it.
+    pub(super) fn tail(&self) -> (u64, Csum) {
+        (self.tail_seq, self.tail_pred())
+    }
+
     fn tail_pred(&self) -> Csum {
         // Only asked for the block at the tail itself, which a checkpoint set, or the open did.
         self.start.pred
