@@ -29,11 +29,8 @@ mod wal;
 
 pub use address::{BUCKET_BLOCKS, BlockAddr, BlockRun, Lsn};
 pub use arena::MEMORY_BUCKETS_MIN;
-<<<<<<< HEAD
 pub use audit::SegmentUse;
-=======
 pub use check::{Recount, SpaceReport};
->>>>>>> c324862 (A power cut at any write leaves a prefix with all that was forced, and no block leaked)
 pub use data::DataWrite;
 pub use recover::{FormatOptions, OpenError, OpenOptions};
 pub use store::{Committed, ReadGuard, Reservation, SpaceUsage, Store, TxOptions};
