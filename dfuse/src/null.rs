@@ -356,9 +356,6 @@ impl Filesystem for Null {
         Ok(write.data.len())
     }
 
-    async fn flush(&self, _: Ino, _: Handle) -> Result<()> {
-        Ok(())
-    }
     async fn release(&self, _: Ino, _: Handle) -> Result<()> {
         Ok(())
     }

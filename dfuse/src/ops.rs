@@ -68,7 +68,6 @@ operations! {
     /// Shorter than `len` only at the end of the file.
     read(ino: Ino, handle: Handle, offset: u64, len: usize) -> Bytes;
     write(write: Write) -> usize;
-    flush(ino: Ino, handle: Handle) -> ();
     release(ino: Ino, handle: Handle) -> ();
     fsync(ino: Ino, data_only: bool) -> ();
     /// At most `entries_max` entries after the one with cookie `after` (0: from the start); none at the end.

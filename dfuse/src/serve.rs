@@ -95,9 +95,6 @@ impl Filesystem for Dfs {
     async fn write(&self, w: Write) -> Result<usize> {
         Dfs::write(self, w.ino, w.handle, w.offset, w.data, w.append, w.kill_priv).await
     }
-    async fn flush(&self, ino: Ino, handle: Handle) -> Result<()> {
-        Dfs::flush(self, ino, handle).await
-    }
     async fn release(&self, ino: Ino, handle: Handle) -> Result<()> {
         Dfs::release(self, ino, handle).await
     }
