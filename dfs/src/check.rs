@@ -276,7 +276,11 @@ impl<P: FnMut(u64) + Send> Check<P> {
         let (references, singles): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|(_, record)| record.is_reference());
         for (seen, record) in references {
-            self.references.entry(record.ino).or_default().push((seen, record));
+            let names = self.references.entry(record.ino).or_default();
+            if record.kind() == Kind::Directory && names.is_empty() {
+                self.walk.push_back((record.ino, directory, depth + 1));
+            }
+            names.push((seen, record));
         }
         for batch in singles.chunks(OPS_MAX) {
             let oids: Vec<ObjectId> = batch.iter().map(|(_, record)| record.oid).collect();
@@ -345,7 +349,8 @@ impl<P: FnMut(u64) + Send> Check<P> {
             self.report.find(format!("inode {ino} does not know its name: {}", say(missing)));
         }
         for wrong in found.iter().filter(|pointer| !expected.contains(pointer)) {
-            self.report.find(format!("inode {ino} believes in a name it does not have: {}", say(wrong)));
+            self.report
+                .find(format!("inode {ino} believes in a name it does not have: {}", say(wrong)));
         }
     }
 
@@ -401,7 +406,9 @@ impl<P: FnMut(u64) + Send> Check<P> {
                         records.push(record);
                     }
                     Some(Err(damage)) => self.report.find(format!("inode table: {damage}")),
-                    _ => self.report.find(format!("inode table: {:?} holds another inode", dkey.dkey)),
+                    _ => self
+                        .report
+                        .find(format!("inode table: {:?} holds another inode", dkey.dkey)),
                 }
             }
             self.check_table_records(&records, orphans).await?;
@@ -459,24 +466,13 @@ impl<P: FnMut(u64) + Send> Check<P> {
             if !self.single.insert(ino) {
                 self.report.find(format!("inode {ino} is in the inode table and in an entry"));
             }
-            if record.kind() == Kind::Directory {
-                self.walk_late(ino, names[0].0.0).await?;
+            if record.kind() == Kind::Directory && names.len() > 1 {
+                self.report.find(format!("directory {ino} has {} names", names.len()));
             }
         }
         for batch in records.chunks(OPS_MAX) {
             self.add_sizes(batch.iter()).await?;
         }
-        Ok(())
-    }
-
-    /// A directory whose record is in the inode table, and all below it.
-    async fn walk_late(&mut self, directory: Ino, parent: Ino) -> Result<()> {
-        let mut own = VecDeque::from([(directory, parent, 1)]);
-        std::mem::swap(&mut own, &mut self.walk);
-        while let Some((directory, parent, depth)) = self.walk.pop_front() {
-            self.check_directory(directory, parent, depth).await?;
-        }
-        self.walk = own;
         Ok(())
     }
 
@@ -494,7 +490,8 @@ impl<P: FnMut(u64) + Send> Check<P> {
     async fn check_counters(&mut self) -> Result<()> {
         let key = Superblock::counters().key(keys::NEXT_INO);
         let value = self.container.fetch_single(key).await?;
-        let next = value.and_then(|value| Some(u64::from_le_bytes(value.as_ref().try_into().ok()?)));
+        let next =
+            value.and_then(|value| Some(u64::from_le_bytes(value.as_ref().try_into().ok()?)));
         match next {
             Some(next) if next > self.ino_max => {}
             Some(next) => self.report.find(format!(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use daos_types::Epoch;
-use daos_types::rpc::{Condition, DATA_BYTES_MAX, FetchPart, Fetched, ObjectInfo, Op};
+use daos_types::rpc::{Condition, DATA_BYTES_MAX, FetchPart, Fetched, OPS_MAX, ObjectInfo, Op};
 
 use crate::attr::{data_key, without_set_id};
 use crate::change::{Change, Place, TRIES_MAX};
@@ -19,6 +19,9 @@ use crate::mount::Dfs;
 use crate::record::Record;
 use crate::table::{Facts, Home, Inode, Loaded};
 use crate::{Error, FILE_BYTES_MAX, Handle, Ino, Kind, Result};
+
+/// Most pieces in one request: what a request may have, less what else it carries.
+const PIECES_MAX: usize = OPS_MAX - 4;
 
 /// A part of a file that lies in one chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +48,7 @@ pub(crate) fn pieces(chunk_bytes: u64, offset: u64, len: u64) -> impl Iterator<I
 }
 
 impl Dfs {
-    /// At most `len` bytes from `offset`; fewer only at the end of the file, or beyond 4 MiB. Handle 0 reads without one.
+    /// At most `len` bytes (at most 4 MiB) from `offset`; fewer only at the end of the file. Handle 0 reads without one.
     pub async fn read(&self, ino: Ino, _handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
         let inode = self.inode(ino)?;
         let _turn = inode.turn(How::Shared).await;
@@ -62,13 +65,9 @@ impl Dfs {
             Some(info) => len.min(file_size(record, &info).saturating_sub(offset)),
             None => len,
         };
-        let mut parts: Vec<_> = pieces(record.chunk_bytes, offset, wanted)
-            .map(|piece| FetchPart::Array {
-                key: data_key(record, piece.chunk),
-                offset: piece.offset,
-                len: piece.len,
-            })
-            .collect();
+        let pieces: Vec<Piece> = pieces(record.chunk_bytes, offset, wanted).collect();
+        let mut batches = pieces.chunks(PIECES_MAX);
+        let mut parts = read_parts(record, batches.next().unwrap_or_default());
         if known.is_none() {
             parts.push(object_part(record.oid));
         }
@@ -84,25 +83,27 @@ impl Dfs {
                 info
             }
         };
+        for batch in batches {
+            fetched.extend(self.container.fetch(read_parts(record, batch)).await?);
+        }
         let mut data = join(fetched)?;
         let left = file_size(record, &info).saturating_sub(offset);
         data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         Ok(data)
     }
 
-    /// Writes `data` (at most its first 4 MiB), all or nothing, and says how much. `append`: at the end, wherever that is;
+    /// Writes `data` (at most its first 4 MiB, and 60 chunks), all or nothing, and says how much. `append`: at the end, wherever that is;
     /// `kill_priv`: set-id bits go first. Handle 0 writes without one.
     pub async fn write(
         &self,
         ino: Ino,
         _handle: Handle,
         offset: u64,
-        mut data: Bytes,
+        data: Bytes,
         append: bool,
         kill_priv: bool,
     ) -> Result<usize> {
         self.writable()?;
-        data.truncate(DATA_BYTES_MAX);
         if data.is_empty() {
             return Ok(0);
         }
@@ -115,7 +116,7 @@ impl Dfs {
         }
         let _turn = inode.turn(How::Shared).await;
         let loaded = self.file(&inode).await?;
-        let data = fitting(offset, data)?;
+        let data = fitting(loaded.record.chunk_bytes, offset, data)?;
         let change = write_change(&loaded.record, offset, &data);
         let Some(epoch) = change.commit(&self.container).await? else {
             return Err(Error::Protocol { asked: "write without conditions" });
@@ -133,7 +134,7 @@ impl Dfs {
                 return Err(Error::IsDirectory);
             };
             let offset = file_size(record, &info);
-            let data = fitting(offset, data.clone())?;
+            let data = fitting(record.chunk_bytes, offset, data.clone())?;
             let mut change = write_change(record, offset, &data);
             expect_end(&mut change, record, &info);
             if record.size_floor > data_end(record, &info) {
@@ -172,14 +173,25 @@ impl Dfs {
     }
 }
 
-/// As much of `data` as may be in a file.
-fn fitting(offset: u64, mut data: Bytes) -> Result<Bytes> {
+/// As much of `data` as may be in a file, and in one transaction.
+fn fitting(chunk_bytes: u64, offset: u64, mut data: Bytes) -> Result<Bytes> {
     let room = FILE_BYTES_MAX.saturating_sub(offset);
     if room == 0 {
         return Err(Error::FileTooLarge);
     }
-    data.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+    let pieces = chunk_bytes.saturating_mul(PIECES_MAX as u64) - offset % chunk_bytes;
+    let most = room.min(pieces).min(DATA_BYTES_MAX as u64);
+    data.truncate(usize::try_from(most).unwrap_or(usize::MAX));
     Ok(data)
+}
+
+fn read_parts(record: &Record, batch: &[Piece]) -> Vec<FetchPart> {
+    let part = |piece: &Piece| FetchPart::Array {
+        key: data_key(record, piece.chunk),
+        offset: piece.offset,
+        len: piece.len,
+    };
+    batch.iter().map(part).collect()
 }
 
 fn write_change(record: &Record, offset: u64, data: &Bytes) -> Change {
@@ -252,7 +264,14 @@ mod tests {
     #[test]
     fn writes_stop_at_the_largest_file() {
         let data = Bytes::from_static(b"abcdef");
-        assert_eq!(fitting(FILE_BYTES_MAX - 2, data.clone()).unwrap().len(), 2);
-        assert_eq!(fitting(FILE_BYTES_MAX, data), Err(Error::FileTooLarge));
+        assert_eq!(fitting(10, FILE_BYTES_MAX - 2, data.clone()).unwrap().len(), 2);
+        assert_eq!(fitting(10, FILE_BYTES_MAX, data), Err(Error::FileTooLarge));
+    }
+
+    #[test]
+    fn writes_stop_where_a_transaction_is_full() {
+        let data = Bytes::from(vec![0; 10_000]);
+        let fits = fitting(10, 7, data).unwrap().len() as u64;
+        assert_eq!(pieces(10, 7, fits).count(), PIECES_MAX);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use daos_types::rpc::KeyRef;
-use daos_types::{Akey, ContainerId, Dkey, ObjectClass, ObjectId, ObjectType};
+use daos_types::{Akey, Dkey, ObjectClass, ObjectId, ObjectType};
 
 use crate::{Ino, Kind};
 
@@ -61,17 +61,6 @@ pub(crate) const fn oid(ino: Ino, kind: Kind) -> ObjectId {
         Kind::Directory => directory_oid(ino),
         _ => file_oid(ino),
     }
-}
-
-/// The number of the inode whose object this is; `None` for DFS's own objects and foreign ones.
-pub(crate) fn ino_of(container: ContainerId, oid: ObjectId) -> Option<Ino> {
-    let root = Ino::root(container);
-    if oid == directory_oid(root) {
-        return Some(root);
-    }
-    let ino = Ino::new(container, oid.lo);
-    let known = oid.lo > Ino::ROOT_COUNTER && oid.lo == ino.counter();
-    (known && (oid == directory_oid(ino) || oid == file_oid(ino))).then_some(ino)
 }
 
 /// dkey that holds what is about the inode itself: `.` in a directory, 0 in the rest.
@@ -161,18 +150,19 @@ pub(crate) const BACK_PREFIX: &[u8] = &[BACK];
 
 #[cfg(test)]
 mod tests {
+    use daos_types::ContainerId;
+
     use super::*;
 
     const C: ContainerId = ContainerId(5);
 
     #[test]
-    fn objects_and_inodes_name_each_other() {
-        let ino = Ino::new(C, 4711);
-        assert_eq!(ino_of(C, directory_oid(ino)), Some(ino));
-        assert_eq!(ino_of(C, file_oid(ino)), Some(ino));
-        assert_eq!(ino_of(C, directory_oid(Ino::root(C))), Some(Ino::root(C)));
+    fn every_inode_has_objects_of_its_own() {
+        let (a, b) = (Ino::new(C, 4711), Ino::new(C, 4712));
+        assert_ne!(directory_oid(a), file_oid(a));
+        assert_ne!(directory_oid(a), directory_oid(b));
         for own in [SUPERBLOCK_OID, TABLE_OID, ORPHANS_OID] {
-            assert_eq!(ino_of(C, own), None);
+            assert_ne!(directory_oid(Ino::root(C)), own);
         }
     }
 

@@ -25,6 +25,7 @@ mod mount;
 mod numbers;
 mod open;
 mod orphan;
+mod query;
 mod readdir;
 mod record;
 mod rename;
@@ -38,6 +39,7 @@ mod xattr;
 pub use check::Report;
 pub use error::{Error, Result};
 pub use mount::{Dfs, MountOptions};
+pub use query::Status;
 pub use types::{
     Attr, Caller, DirEntry, Entry, FILE_BYTES_MAX, Handle, Ino, Kind, LINKS_MAX, NAME_BYTES_MAX,
     RenameFlags, Seek, SetAttr, SetTime, Space, TARGET_BYTES_MAX, Time, XATTR_NAME_BYTES_MAX,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use daos_client::Container;
-use daos_types::Epoch;
+use daos_types::{BLOCK_BYTES, Epoch};
 
 use crate::handles::Handles;
 use crate::lock::Lock;
@@ -31,6 +31,8 @@ pub struct MountOptions {
     pub handles_max: usize,
     /// Owner of the root directory, if the filesystem is made now.
     pub owner: (u32, u32),
+    /// Bytes of a chunk of a file, if the filesystem is made now: a multiple of 4096.
+    pub chunk_bytes: u64,
     /// Nanoseconds since the Unix epoch; tests bring their own.
     pub clock: fn() -> u64,
 }
@@ -45,6 +47,7 @@ impl Default for MountOptions {
             inodes_max: 262_144,
             handles_max: 1 << 20,
             owner: (0, 0),
+            chunk_bytes: superblock::CHUNK_BYTES_DEFAULT,
             clock: system_clock,
         }
     }
@@ -96,11 +99,14 @@ impl Dfs {
     }
 
     async fn format(container: &Container, options: &MountOptions) -> Result<()> {
+        if options.chunk_bytes == 0 || options.chunk_bytes % BLOCK_BYTES as u64 != 0 {
+            return Err(Error::Invalid("a chunk is a multiple of 4096 bytes"));
+        }
         let root = superblock::root_record(
             Ino::root(container.id()),
             options.owner.0,
             options.owner.1,
-            superblock::CHUNK_BYTES_DEFAULT,
+            options.chunk_bytes,
             (options.clock)(),
         );
         Superblock::format(container, &root).await
@@ -122,11 +128,12 @@ impl Dfs {
         }
     }
 
-    /// Everything on stable media, inodes that only this mount kept alive reclaimed. Calls after it still work.
+    /// Everything on stable media; inodes that have neither name nor handle are reclaimed.
     pub async fn unmount(&self) -> Result<()> {
         if self.read_only {
             return Ok(());
         }
+        self.reclaim_orphans().await?;
         self.sync().await
     }
 

@@ -1,0 +1,33 @@
+//! What a mount can say of itself without looking at every file.
+
+use crate::Result;
+use crate::mount::Dfs;
+
+/// Counts of a container and of this mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Objects of the container: one for each inode that has one, and a few of the filesystem's own.
+    pub objects: u64,
+    pub stored_bytes: u64,
+    pub snapshots: u32,
+    pub chunk_bytes: u64,
+    pub read_only: bool,
+    /// Inodes that this mount remembers, and files open at it.
+    pub inodes_known: usize,
+    pub files_open: usize,
+}
+
+impl Dfs {
+    pub async fn query(&self) -> Result<Status> {
+        let usage = self.container.query().await?;
+        Ok(Status {
+            objects: usage.objects,
+            stored_bytes: usage.stored_bytes,
+            snapshots: usage.snapshots,
+            chunk_bytes: self.chunk_bytes,
+            read_only: self.read_only,
+            inodes_known: self.table.len(),
+            files_open: self.handles.len(),
+        })
+    }
+}
