@@ -13,6 +13,7 @@ mod container;
 mod draft;
 mod fetch;
 mod flat;
+pub mod forest;
 mod gather;
 mod ground;
 mod history;

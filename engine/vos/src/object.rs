@@ -247,7 +247,7 @@ impl Object {
     }
 
     /// Removes the record. A flat object of at most `pairs_max` pairs is gone at once and these are its pairs; what a larger
-    /// one held goes to the reclaim list, and comes back as [`Contents::Object`] with the object's key as note.
+    /// one held goes to the reclaim list, from where it comes as [`Contents::Object`] with no note.
     pub fn detach<P: PagesMut + ?Sized>(
         &self,
         pages: &mut P,
@@ -258,16 +258,15 @@ impl Object {
             return Ok(Detached::Absent);
         };
         let header = record.header;
-        let note = self.key.as_bytes();
         let pairs = match record.body {
             Body::Flat(run) if flat::count(run) <= pairs_max => flat::pairs(run),
             Body::Flat(run) => {
                 let run = run.to_vec();
-                reclaim.add_run(pages, Contents::Object, note, &run)?;
+                reclaim.add_run(pages, Contents::Object, b"", &run)?;
                 Vec::new()
             }
             Body::Tree(tree) => {
-                reclaim.add_trees(pages, Contents::Object, note, &[tree])?;
+                reclaim.add_trees(pages, Contents::Object, b"", &[tree])?;
                 Vec::new()
             }
         };
@@ -275,21 +274,27 @@ impl Object {
         Ok(Detached::Gone { header, pairs })
     }
 
-    /// Moves every subtree that lies wholly in the range to the reclaim list, where it comes back as with
-    /// [`Object::detach`]; true: there were such. The pairs of two leaves at most stay.
+    /// Moves everything with `from <= key < to`, however much it is, to the reclaim list, from where it comes as
+    /// [`Contents::Object`] with the object's key as note.
     pub fn detach_range<P: PagesMut + ?Sized>(
         &self,
         pages: &mut P,
         reclaim: Reclaim,
         from: &[u8],
         to: Option<&[u8]>,
-    ) -> Result<bool, Abort> {
-        let Some(Record { body: Body::Tree(tree), .. }) = self.record(pages)? else {
-            return Ok(false);
+    ) -> Result<(), Abort> {
+        let trees = match self.record(pages)? {
+            None => return Ok(()),
+            Some(Record { body: Body::Tree(tree), .. }) => tree.detach_range(pages, from, to)?,
+            Some(Record { body: Body::Flat(run), .. }) => {
+                let Some((splice, pairs)) = flat::remove_range(run, from, to, usize::MAX) else {
+                    return Ok(());
+                };
+                self.splice(pages, &splice)?;
+                vec![Tree::of_one_leaf(pages, &pairs)?]
+            }
         };
-        let trees = tree.detach_range(pages, from, to)?;
-        reclaim.add_trees(pages, Contents::Object, self.key.as_bytes(), &trees)?;
-        Ok(!trees.is_empty())
+        reclaim.add_trees(pages, Contents::Object, self.key.as_bytes(), &trees)
     }
 
     /// Removes the record and hands what it held to the caller.

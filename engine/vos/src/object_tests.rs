@@ -193,13 +193,22 @@ fn a_long_object_is_truncated_at_once() {
     }
     let before = pages.redo_bytes;
     let from = 1000_u64.to_be_bytes();
-    assert!(object.detach_range(&mut pages, reclaim, &from, None).unwrap());
-    let mut removed = object.edit(&mut pages).remove_range(&from, None, 400).unwrap();
-    assert!(removed.len() < 400);
-    assert!(pages.redo_bytes - before < 4000, "{}", pages.redo_bytes - before);
+    object.detach_range(&mut pages, reclaim, &from, None).unwrap();
+    assert!(pages.redo_bytes - before < 16_000, "{}", pages.redo_bytes - before);
     assert_eq!(pairs_of(&object.view(&pages).unwrap()).len(), 1000);
-    removed.extend(drain(&mut pages, table, reclaim, 100, Detached::Absent));
+    let removed = drain(&mut pages, table, reclaim, 100, Detached::Absent);
     assert_eq!(removed.len(), 29_000);
+    check(&pages, table, reclaim);
+
+    let small = table.object(CONTAINER, oid(2), 0);
+    for number in 0..9_u64 {
+        small.edit(&mut pages).put(&number.to_be_bytes(), &[1; 40]).unwrap();
+    }
+    let to = 7_u64.to_be_bytes();
+    small.detach_range(&mut pages, reclaim, &3_u64.to_be_bytes(), Some(&to)).unwrap();
+    let step = reclaim.step(&mut pages, table, 9).unwrap().unwrap();
+    assert_eq!((step.note.as_slice(), step.pairs.len()), (small.key().as_bytes(), 4));
+    assert_eq!(pairs_of(&small.view(&pages).unwrap()).len(), 5);
     check(&pages, table, reclaim);
 }
 

@@ -46,7 +46,8 @@ impl Contents {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reclaimed {
     pub contents: Contents,
-    /// What the detacher wrote: the object's key, or empty.
+    /// The key of the object whose range this was, which may be there still and counts these pairs in its header; empty:
+    /// the object or history is gone as a whole.
     pub note: Vec<u8>,
     pub pairs: Vec<Pair>,
 }

