@@ -207,8 +207,8 @@ impl<'v> Audit<'v> {
                 Ok((true, _)) => {}
                 Ok((false, _)) => break,
                 Err(error @ (Error::Damaged(_) | Error::Device { .. })) => {
-                    self.find(format!("{what}: {error}"));
-                    break;
+                    check.skip(&error.to_string());
+                    continue;
                 }
                 Err(error) => return Err(error),
             }

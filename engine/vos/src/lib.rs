@@ -13,7 +13,6 @@ mod container;
 mod draft;
 mod fetch;
 mod flat;
-pub mod forest;
 mod gather;
 mod ground;
 mod history;
