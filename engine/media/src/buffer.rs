@@ -56,6 +56,12 @@ impl IoBuf {
     }
 }
 
+impl Default for IoBuf {
+    fn default() -> Self {
+        Self::zeroed(0)
+    }
+}
+
 impl Drop for IoBuf {
     fn drop(&mut self) {
         if self.len > 0 {

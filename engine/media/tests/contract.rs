@@ -199,6 +199,19 @@ fn uring_on_a_file_through_the_ring_alone_one_at_a_time() {
 }
 
 #[test]
+fn workers_on_a_file() {
+    uring_file_suite(&std::env::temp_dir(), OpenOptions { ring: false, ..Default::default() });
+    let through_workers_alone = OpenOptions {
+        ring: false,
+        depth: 2,
+        read_inline_bytes_max: 0,
+        write_inline_bytes_max: 0,
+        ..Default::default()
+    };
+    uring_file_suite(&std::env::temp_dir(), through_workers_alone);
+}
+
+#[test]
 fn uring_on_a_file_without_o_direct() {
     uring_file_suite(&std::env::temp_dir(), OpenOptions { direct: false, ..Default::default() });
 }
@@ -257,6 +270,8 @@ fn uring_on_a_block_device() {
     };
     let path = Path::new(&device.device).to_owned();
     uring_suite(&path, OpenOptions::default());
+    assert!(Command::new("blkdiscard").args(["-z", &device.device]).status().unwrap().success());
+    uring_suite(&path, OpenOptions { ring: false, ..Default::default() });
     on_xstream(|handle| async move {
         let first = UringDevice::open(&path, &handle, &OpenOptions::default()).unwrap();
         assert!(first.describe().starts_with("block device"));

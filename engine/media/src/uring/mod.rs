@@ -1,15 +1,19 @@
-//! A file or block device driven by io_uring on the xstream's own thread.
+//! A file or block device, driven by io_uring on the xstream's own thread; by worker threads where the kernel gives no
+//! io_uring.
 //!
 //! Two descriptors of the same thing: through the page cache, and past it (O_DIRECT) where that works. Small buffered
 //! transfers that would only copy memory are plain system calls, because io_uring hands buffered writes to a
-//! worker thread; everything that can wait for the device goes through the ring, bounded by its depth, and the rest queues.
+//! kernel thread; everything that can wait for the device goes through the engine, bounded by its depth, and the rest queues.
 //!
 //! # Not here
 //! Which way a transfer takes: the caller says ([`How`]).
 
+mod engine;
 mod open;
 mod operation;
 mod ring;
+mod slots;
+mod workers;
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -25,9 +29,9 @@ pub use open::{Access, OpenError, OpenOptions, create_file};
 
 use crate::IoBuf;
 use crate::device::{Device, How, Io, check_range};
+use engine::Engine;
 use open::{FileKind, Files};
 use operation::{Kind, Operation, Route};
-use ring::Ring;
 
 /// What direct transfers are aligned to, in the device and in memory. Anything else goes through the page cache.
 const DIRECT_ALIGN: u64 = 4096;
@@ -37,8 +41,9 @@ pub struct UringDevice(Rc<Inner>);
 
 struct Inner {
     files: Files,
-    ring: RefCell<Ring>,
-    /// The ring's descriptor: readable when something is complete.
+    engine: RefCell<Box<dyn Engine>>,
+    engine_name: String,
+    /// Readable when something is complete.
     event: OwnedFd,
     read_inline_bytes_max: usize,
     write_inline_bytes_max: usize,
@@ -51,18 +56,20 @@ impl UringDevice {
     /// Opens a regular file or a block device, exclusively, for the xstream of `handle`.
     ///
     /// # Errors
-    /// When it is in use, not of these kinds, or cannot be opened; or the kernel gives no io_uring.
+    /// When it is in use, not of these kinds, or cannot be opened.
     pub fn open(
         path: &Path,
         handle: &Handle,
         options: &OpenOptions,
     ) -> Result<Rc<Self>, OpenError> {
         let files = Files::open(path, options)?;
-        let ring = Ring::new(options.depth, &files).map_err(OpenError::Ring)?;
-        let event = ring.event().map_err(OpenError::Ring)?;
+        let at_path = |source: io::Error| OpenError::File { path: path.into(), source };
+        let (engine, engine_name) = engine::choose(&files, options).map_err(at_path)?;
+        let event = engine.event().map_err(at_path)?;
         let inner = Rc::new(Inner {
             files,
-            ring: RefCell::new(ring),
+            engine: RefCell::new(engine),
+            engine_name,
             event,
             read_inline_bytes_max: options.read_inline_bytes_max,
             write_inline_bytes_max: options.write_inline_bytes_max,
@@ -83,7 +90,7 @@ impl UringDevice {
         kind: impl FnOnce(crate::device::IoSender<T>) -> Kind,
     ) -> Io<T> {
         let (sender, io) = Io::in_flight();
-        self.0.ring.borrow_mut().start(Operation::new(kind(sender), offset, len, route));
+        self.0.engine.borrow_mut().start(Operation::new(kind(sender), offset, len, route));
         io
     }
 
@@ -170,7 +177,7 @@ impl Device for UringDevice {
         if let Some(settled) = settled(self.writable(offset, len), len) {
             return settled;
         }
-        if !self.0.ring.borrow().discards() {
+        if !self.0.engine.borrow().discards() {
             return Io::complete(Ok(()));
         }
         self.start(offset, len, Route::Buffered, Kind::Discard)
@@ -187,8 +194,8 @@ impl Device for UringDevice {
     }
 
     fn describe(&self) -> String {
-        let mut text = self.0.files.describe();
-        if !self.0.ring.borrow().discards() {
+        let mut text = format!("{}, {}", self.0.files.describe(), self.0.engine_name);
+        if !self.0.engine.borrow().discards() {
             text.push_str(", gives no space back (discard is not supported)");
         }
         text
@@ -241,7 +248,7 @@ impl Inner {
 
 impl Poll for Inner {
     fn poll(&self) -> bool {
-        self.ring.borrow_mut().turn()
+        self.engine.borrow_mut().turn()
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -249,13 +256,13 @@ impl Poll for Inner {
     }
 
     fn pending(&self) -> bool {
-        self.ring.borrow().pending()
+        self.engine.borrow().pending()
     }
 }
 
 impl Drop for Inner {
     /// Operations start whether or not they are waited for; so they also end before the device is closed.
     fn drop(&mut self) {
-        self.ring.get_mut().finish();
+        self.engine.get_mut().finish();
     }
 }

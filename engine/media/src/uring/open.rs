@@ -21,7 +21,9 @@ pub struct OpenOptions {
     pub access: Access,
     /// Use O_DIRECT where it works.
     pub direct: bool,
-    /// Most operations in the kernel at a time.
+    /// Use io_uring where the kernel gives one; worker threads otherwise.
+    pub ring: bool,
+    /// Most operations under way at a time.
     pub depth: u32,
     /// Largest buffered read that tries the page cache on the xstream's thread itself; 0 for none.
     pub read_inline_bytes_max: usize,
@@ -34,6 +36,7 @@ impl Default for OpenOptions {
         Self {
             access: Access::ReadWrite,
             direct: true,
+            ring: true,
             depth: 128,
             read_inline_bytes_max: 256 << 10,
             write_inline_bytes_max: 64 << 10,
@@ -49,10 +52,6 @@ pub enum OpenError {
     Kind { path: PathBuf },
     #[error("{}: {source}", .path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error(
-        "the kernel gives no io_uring ({0}); it may be switched off by the sysctl kernel.io_uring_disabled or by a container's seccomp profile"
-    )]
-    Ring(io::Error),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,7 +117,7 @@ impl Files {
             FileKind::Regular => "file",
             FileKind::Block => "block device",
         };
-        let mut text = format!("{kind} {}, {} bytes, io_uring", self.path.display(), self.size);
+        let mut text = format!("{kind} {}, {} bytes", self.path.display(), self.size);
         match &self.direct {
             Ok(_) => text.push_str(", O_DIRECT"),
             Err(why) => text.push_str(&format!(", no O_DIRECT ({why})")),

@@ -7,9 +7,11 @@
 
 use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::BorrowedFd;
 
 use bytes::Bytes;
 use io_uring::{opcode, squeue, types};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use crate::IoBuf;
@@ -45,6 +47,57 @@ pub(super) struct Operation {
     done: u64,
     route: Route,
     again: u32,
+}
+
+/// The next system call of an operation, with its buffer, for another thread.
+pub(super) struct Job {
+    kind: JobKind,
+    offset: u64,
+    route: Route,
+}
+
+enum JobKind {
+    /// Into the buffer from this byte on.
+    Read(IoBuf, usize),
+    Write(Bytes),
+    Flush,
+    Discard(u64),
+    Allocate(u64),
+}
+
+/// A job's answer: as the kernel's, and the buffer of a read.
+pub(super) struct Done {
+    pub result: i32,
+    pub buffer: Option<IoBuf>,
+}
+
+impl Job {
+    pub fn route(&self) -> Route {
+        self.route
+    }
+
+    pub fn run(self, file: BorrowedFd<'_>) -> Done {
+        let (result, buffer) = match self.kind {
+            JobKind::Read(mut buffer, from) => {
+                (rustix::io::pread(file, &mut buffer[from..], self.offset), Some(buffer))
+            }
+            JobKind::Write(data) => (rustix::io::pwrite(file, &data, self.offset), None),
+            JobKind::Flush => (rustix::fs::fdatasync(file).map(|()| 0), None),
+            JobKind::Discard(len) => {
+                let punch = FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE;
+                (rustix::fs::fallocate(file, punch, self.offset, len).map(|()| 0), None)
+            }
+            JobKind::Allocate(len) => {
+                let keep = FallocateFlags::KEEP_SIZE;
+                (rustix::fs::fallocate(file, keep, self.offset, len).map(|()| 0), None)
+            }
+        };
+        let result = match result {
+            Ok(count) => i32::try_from(count).expect("one system call transfers less than 2 GiB"),
+            Err(errno) => -errno.raw_os_error(),
+        };
+        Done { result, buffer }
+    }
 }
 
 /// What is to be done after an answer of the kernel.
@@ -85,6 +138,25 @@ impl Operation {
                 .offset(self.offset)
                 .mode(FALLOC_KEEP_SIZE)
                 .build(),
+        }
+    }
+
+    /// The same request for a worker. A read's buffer leaves with it, until [`Operation::give_back`].
+    pub fn job(&mut self) -> Job {
+        let from = self.done as usize;
+        let kind = match &mut self.kind {
+            Kind::Read(buffer, _) => JobKind::Read(std::mem::take(buffer), from),
+            Kind::Write(data, _) => JobKind::Write(data.slice(from..)),
+            Kind::Flush(_) => JobKind::Flush,
+            Kind::Discard(_) => JobKind::Discard(self.len),
+            Kind::Allocate(_) => JobKind::Allocate(self.len),
+        };
+        Job { kind, offset: self.offset + self.done, route: self.route }
+    }
+
+    pub fn give_back(&mut self, returned: Option<IoBuf>) {
+        if let (Kind::Read(buffer, _), Some(returned)) = (&mut self.kind, returned) {
+            *buffer = returned;
         }
     }
 
