@@ -50,13 +50,13 @@ impl Engine {
     /// As `start`, with the model target in the place of the store: nothing is kept.
     #[cfg(any(test, feature = "model"))]
     pub fn start_model(config: EngineConfig) -> Result<Self> {
-        Self::start_with(config, |handle, _, _, _| crate::model::open(handle))
+        Self::start_with(config, |handle, _, _| crate::model::open(handle))
     }
 
     /// As `start`, with another backend in the place of the store.
     pub(crate) fn start_with<B, F>(
         config: EngineConfig,
-        open: impl FnOnce(Handle, EngineConfig, Place, u64) -> F + Send + 'static,
+        open: impl FnOnce(Handle, EngineConfig, Place) -> F + Send + 'static,
     ) -> Result<Self>
     where
         B: Backend,
@@ -65,11 +65,10 @@ impl Engine {
         let place = Place::find(&config.path, config.create && !config.read_only)?;
         place.check(config.create && !config.read_only)?;
         let lock = Lock::take(&place, &config.holder)?;
-        let size = place.prepare(&config)?;
+        place.prepare(&config)?;
         let xstream = XstreamConfig { name: "target-0".into(), ..XstreamConfig::default() };
         let (its_config, its_place) = (config.clone(), place.clone());
-        let target =
-            Target::start(xstream, move |handle| open(handle, its_config, its_place, size));
+        let target = Target::start(xstream, move |handle| open(handle, its_config, its_place));
         let target = target.map_err(Error::Thread)??;
         let client = Client::new(vec![target.caller()]);
         let running = Running { place, config, client, stats: vec![target.stats()] };

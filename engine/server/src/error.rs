@@ -23,7 +23,7 @@ pub enum Error {
     #[error("{path} is neither a directory nor a block device; name one of these")]
     WrongKind { path: PathBuf },
     #[error(
-        "{path} is in use by the system (mounted, or part of another device); unmount it first"
+        "{path} is in use by another process or by the system (mounted, or part of another device); unmount or stop that first"
     )]
     DeviceBusy { path: PathBuf },
     #[error("there is no pool '{pool}' in the store; `daos pool list` shows those there are")]

@@ -1,31 +1,97 @@
 //! Opens the store of a target on its thread; makes it first if there is none.
 
+use std::rc::Rc;
+use std::time::Duration;
+
+use daos_media::label::LabelError;
+use daos_media::{
+    Access, Device, OpenError as DeviceError, OpenOptions as DeviceOptions, UringDevice,
+};
 use daos_types::rpc::{Reply, Request};
+use daos_types::{StoreId, TargetId};
+use daos_vos::{
+    FormatOptions, MEMORY_BUCKETS_MIN, OpenError, OpenOptions, Store, Sync, Vos, VosOptions,
+};
 use daos_xstream::Handle;
 
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, SyncMode};
 use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::target::Backend;
 
-pub(crate) enum Store {}
+/// Five seconds.
+const BUSY_TRIES_MAX: u32 = 500;
+const BUSY_WAIT: Duration = Duration::from_millis(10);
 
-impl Backend for Store {
-    async fn handle(&self, _request: Request) -> daos_types::Result<Reply> {
-        match *self {}
+impl Backend for Rc<Vos> {
+    async fn handle(&self, request: Request) -> daos_types::Result<Reply> {
+        Vos::handle(self, request).await
     }
 
     async fn stop(&self) -> daos_types::Result<()> {
-        match *self {}
+        Vos::stop(self).await
     }
 }
 
-pub(crate) async fn open(
-    _handle: Handle,
-    _config: EngineConfig,
-    place: Place,
-    _size: u64,
-) -> Result<Store> {
-    let reason = "this build has no store yet".into();
-    Err(Error::Open { path: place.path, reason })
+pub(crate) async fn open(handle: Handle, config: EngineConfig, place: Place) -> Result<Rc<Vos>> {
+    let failed = |reason: String| Error::Open { path: place.path.clone(), reason };
+    let device = open_device(&handle, &config, &place).await?;
+    let store = open_or_format(device, &handle, &config).await;
+    let store = store.map_err(|error| failed(error.to_string()))?;
+    let vos = Vos::open(store, handle, VosOptions::default()).await;
+    vos.map_err(|error| failed(error.to_string()))
+}
+
+/// The kernel takes down a killed engine's io_uring after the process is gone, and until then its writes may still
+/// land; media's own lock is held as long. We have the store's lock, so nobody else is waited for in vain, but for a
+/// block device that is mounted.
+async fn open_device(
+    handle: &Handle,
+    config: &EngineConfig,
+    place: &Place,
+) -> Result<Rc<dyn Device>> {
+    let access = if config.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    let options = DeviceOptions { access, ..DeviceOptions::default() };
+    let path = || place.path.clone();
+    let mut tries = BUSY_TRIES_MAX;
+    loop {
+        match UringDevice::open(&place.target, handle, &options) {
+            Ok(device) => return Ok(device),
+            Err(DeviceError::Busy { .. }) if tries > 0 => handle.sleep(BUSY_WAIT).await,
+            Err(DeviceError::Busy { .. }) => return Err(Error::DeviceBusy { path: path() }),
+            Err(error) => return Err(Error::Open { path: path(), reason: error.to_string() }),
+        }
+        tries -= 1;
+    }
+}
+
+/// A format that did not finish is begun again; anything else on the device is refused by its name.
+async fn open_or_format(
+    device: Rc<dyn Device>,
+    handle: &Handle,
+    config: &EngineConfig,
+) -> Result<Store, OpenError> {
+    let options = OpenOptions {
+        target: TargetId(0),
+        memory_buckets: memory_buckets(config.memory),
+        sync: match config.sync {
+            SyncMode::Always => Sync::Always,
+            SyncMode::Posix => Sync::Posix,
+        },
+        read_only: config.read_only,
+    };
+    match Store::open(device.clone(), handle.clone(), options).await {
+        Err(OpenError::Label(LabelError::NoStore { .. })) if config.create && !config.read_only => {
+            let store = StoreId(uuid::Uuid::new_v4());
+            let format = FormatOptions { store, wal_bytes: None };
+            Store::format(device.clone(), handle.clone(), format).await?;
+            Store::open(device, handle.clone(), options).await
+        }
+        opened => opened,
+    }
+}
+
+fn memory_buckets(bytes: u64) -> usize {
+    let buckets = bytes / daos_vos::pages::BUCKET_BYTES as u64;
+    usize::try_from(buckets).unwrap_or(usize::MAX).max(MEMORY_BUCKETS_MIN)
 }

@@ -118,9 +118,10 @@ impl Drop for Target {
 
 /// Serves `backend` on an xstream that is there already, until the last caller is gone: so a simulation runs a store and
 /// its clients on one thread. The backend is never stopped; to the store, that is a crash.
-pub fn serve_local<B: Backend>(handle: &Handle, backend: Rc<B>) -> Caller {
+pub fn serve_local<B: Backend>(handle: &Handle, backend: B) -> Caller {
     let (caller, mut service) = inproc::pair(QUEUE_MAX);
     let (handle, stats) = (handle.clone(), Arc::new(Stats::default()));
+    let backend = Rc::new(backend);
     let server = Server { handle, backend, stats, room: Semaphore::new(REQUESTS_MAX) };
     server.handle.clone().spawn(async move { while server.next(&mut service).await {} });
     caller
@@ -275,7 +276,7 @@ mod tests {
                 let model = RefCell::new(ModelTarget::new(1, || 1));
                 let (in_flight, stopped) = (Cell::new(0), Arc::default());
                 let backend = Slow { handle: handle.clone(), model, in_flight, stopped };
-                let caller = serve_local(&handle, Rc::new(backend));
+                let caller = serve_local(&handle, backend);
                 let calls: Vec<_> = (0..300).map(|_| caller.call(Request::PoolList)).collect();
                 for call in calls {
                     call.await.unwrap();
