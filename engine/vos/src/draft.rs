@@ -152,8 +152,10 @@ impl Kv for Without<'_> {
 }
 
 /// A borrowed map where an owned one is wanted.
+#[cfg(test)]
 pub(crate) struct Borrowed<'a>(pub &'a dyn Kv);
 
+#[cfg(test)]
 impl Kv for Borrowed<'_> {
     fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
         self.0.with(key, with)

@@ -20,7 +20,7 @@
 use daos_types::{Akey, Dkey, Error, KEY_BYTES_MAX, ObjectId, ObjectType};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::kv::{KEY_MAX, Kv, after_prefix};
+use crate::kv::{KEY_MAX, Kv};
 use crate::pages::Abort;
 
 /// What the history puts around an object key: object id, shard, kind, epoch.
@@ -48,10 +48,6 @@ pub(crate) struct DkeyHash {
 }
 
 impl DkeyHash {
-    pub fn new(seed: u64) -> Self {
-        Self { seed, bits: 55 }
-    }
-
     /// May a dkey have this order?
     pub fn allows(self, dkey: &[u8], order: u64) -> bool {
         let base = self.base(dkey);
@@ -148,6 +144,7 @@ impl AkeyPrefix {
     }
 
     /// Begins the keys of the akey's extents.
+    #[cfg(test)]
     pub fn extents(&self) -> Vec<u8> {
         [self.0.as_slice(), &[ARRAY]].concat()
     }
@@ -262,11 +259,6 @@ pub(crate) fn unescape(place: &[u8]) -> Option<Vec<u8>> {
         bytes.extend_from_slice(group.get(..(used as usize).min(ESCAPE_GROUP))?);
     }
     Some(bytes)
-}
-
-/// The smallest key after all of a place, for lexical places too.
-pub(crate) fn after_place(place: &[u8]) -> Option<Vec<u8>> {
-    after_prefix(place)
 }
 
 enum Probe {

@@ -104,11 +104,14 @@ impl Ground for Plan<'_> {
     }
 
     fn detach(&mut self, object: ObjectId, from: &[u8], to: Option<&[u8]>) -> Result<(), Abort> {
+        let (from, to) = (from.to_vec(), to.map(<[u8]>::to_vec));
+        self.supply(Need::Count { object, from: from.clone(), to: to.clone() })?;
         let draft = self.drafts.entry(object).or_default();
-        draft
-            .changes
-            .retain(|key, _| key.as_slice() < from || to.is_some_and(|to| key.as_slice() >= to));
-        draft.detached.push((from.to_vec(), to.map(<[u8]>::to_vec)));
+        let in_range = |key: &Vec<u8>| from <= *key && to.as_ref().is_none_or(|to| key < to);
+        if draft.is_new || draft.changes.keys().any(in_range) {
+            return Err(PUNCHED_TOO_MUCH.into());
+        }
+        draft.detached.push((from, to));
         Ok(())
     }
 

@@ -4,11 +4,14 @@ use daos_types::rpc::{ARRAY_OFFSET_MAX, KeyRef};
 use daos_types::{Dkey, ObjectId};
 
 use crate::array::{self, Edit};
-use crate::ground::{Ground, RECORDS_MAX, remove_all};
-use crate::key::{Place, starts_with};
+use crate::ground::{Ground, remove_all};
+use crate::key::{AkeyPrefix, Place, starts_with};
 use crate::pages::Abort;
 use crate::record::BLOCK;
 use crate::update::change;
+
+/// Most extents that an operation changes one by one.
+pub(crate) const EXTENTS_MAX: usize = 64;
 
 /// Makes a range of an array a hole.
 pub(crate) fn punch_range(
@@ -21,12 +24,15 @@ pub(crate) fn punch_range(
         let prefix = place.akey(&key.akey);
         let end = offset.saturating_add(len).min(ARRAY_OFFSET_MAX);
         let start = offset.min(end);
-        let few = RECORDS_MAX;
         let done = change(ground, key, |kv, supply, now| {
-            array::punch(kv, now, &prefix, (op, start, end), few, supply)
+            array::punch(kv, now, &prefix, (op, start, end), EXTENTS_MAX, supply)
         })?;
         if !done {
-            punch_long(ground, op, key, &place, (start, end))?;
+            detach_inside(ground, key, &prefix, (start, end))?;
+            let done = change(ground, key, |kv, supply, now| {
+                array::punch(kv, now, &prefix, (op, start, end), EXTENTS_MAX, supply)
+            })?;
+            assert!(done, "few extents are left");
         }
         ground.drop_if_empty(key.object, &place)?;
     }
@@ -36,25 +42,21 @@ pub(crate) fn punch_range(
     Ok(())
 }
 
-/// Detaches what lies wholly in a range that holds many extents, then punches what is left.
-fn punch_long(
+/// Detaches the extents that lie wholly in a range that holds many.
+pub(crate) fn detach_inside(
     ground: &mut dyn Ground,
-    op: usize,
     key: &KeyRef,
-    place: &Place,
+    prefix: &AkeyPrefix,
     (start, end): (u64, u64),
 ) -> Result<(), Abort> {
-    let prefix = place.akey(&key.akey);
     let (from, to) = (start.div_ceil(BLOCK), end / BLOCK);
-    let ends = array::around(&*ground.kv(key.object)?, &prefix, to, to, 2)?;
+    let ends = array::around(&*ground.kv(key.object)?, prefix, to, to, 2)?;
     let across = ends.iter().find(|extent| extent.block < to && to < extent.end_block());
     let to = across.map_or(to, |extent| extent.block);
-    ground.detach(key.object, &prefix.array(from * BLOCK), Some(&prefix.array(to * BLOCK)))?;
-    let done = change(ground, key, |kv, supply, now| {
-        array::punch(kv, now, &prefix, (op, start, end), RECORDS_MAX, supply)
-    })?;
-    assert!(done, "few extents are left");
-    Ok(())
+    if from >= to {
+        return Ok(());
+    }
+    ground.detach(key.object, &prefix.array(from * BLOCK), Some(&prefix.array(to * BLOCK)))
 }
 
 pub(crate) fn punch_akey(ground: &mut dyn Ground, key: &KeyRef) -> Result<(), Abort> {

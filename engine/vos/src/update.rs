@@ -8,8 +8,9 @@ use crate::ground::{Ground, STRANGE, Supplier};
 use crate::key::{AkeyPrefix, Part};
 use crate::kv::Kv;
 use crate::pages::Abort;
+use crate::punch::{EXTENTS_MAX, detach_inside};
 use crate::record::{
-    Body, INLINE_BYTES_MAX, Record, Run, Single, epoch_of, inline_single_of, single_record,
+    BLOCK, Body, INLINE_BYTES_MAX, Record, Run, Single, epoch_of, inline_single_of, single_record,
 };
 use crate::supply::{Need, Supply};
 
@@ -64,6 +65,14 @@ pub(crate) fn update_array(
     data: &[u8],
 ) -> Result<(), Abort> {
     let prefix = ground.place_or_new(key.object, &key.dkey)?.akey(&key.akey);
+    let end = offset + data.len() as u64;
+    let (from, to) = (offset / BLOCK, end.div_ceil(BLOCK));
+    if to - from > EXTENTS_MAX as u64
+        && array::around(&*ground.kv(key.object)?, &prefix, from, to, EXTENTS_MAX)?.len()
+            == EXTENTS_MAX
+    {
+        detach_inside(ground, key, &prefix, (offset, end))?;
+    }
     change(ground, key, |kv, supply, now| {
         array::write(kv, now, &prefix, (op, offset, data), supply).map(Some)
     })?;
