@@ -241,7 +241,7 @@ impl<'v> Audit<'v> {
     }
 
     async fn walk_objects(&mut self, table: Tree) -> Result<()> {
-        let mut trees = Vec::new();
+        let (mut trees, mut doomed) = (Vec::new(), Vec::new());
         self.walk(table, "object table", &mut |audit, (key, value)| {
             let (Some(key), Some(record)) =
                 (ObjectKey::from_bytes(&key), ObjectRecord::parse(&value))
@@ -250,7 +250,15 @@ impl<'v> Audit<'v> {
                 return Ok(());
             };
             audit.report.objects += 1;
+            // Objects of a destroyed container are being taken apart.
+            let is_whole = audit.containers.contains_key(&key.container());
             match record.body {
+                ObjectBody::Tree(tree) if !is_whole => doomed.push(tree),
+                ObjectBody::Flat(run) if !is_whole => {
+                    for (_, value) in flat::pairs(run) {
+                        audit.own_record("destroyed container", &value, Kind::Reclaim);
+                    }
+                }
                 ObjectBody::Tree(tree) => trees.push((key, record.header.stored_bytes, tree)),
                 ObjectBody::Flat(run) => {
                     if let Err(why) = flat::verify(run) {
@@ -267,6 +275,9 @@ impl<'v> Audit<'v> {
             Ok(())
         })
         .await?;
+        for tree in doomed {
+            self.walk_hidden(tree, "destroyed container", Kind::Reclaim).await?;
+        }
         for (key, stored_bytes, tree) in trees {
             let mut walk = ObjectWalk::new(key);
             let what = format!("object {}", key.oid());

@@ -285,6 +285,8 @@ impl<'a> Tx<'a> {
 
     fn commit(&mut self) -> Outcome {
         if self.scratch.redo.is_empty() && self.data.is_empty() {
+            // Its answer names its epoch: nobody else may have the same.
+            self.state.last_epoch = self.epoch;
             return Outcome { lsn: self.read.get(), changed: false };
         }
         let state = &mut *self.state;
