@@ -530,7 +530,7 @@ impl Inner {
         what: &'static str,
         how: How,
     ) -> Result<IoBuf> {
-        let buffer = IoBuf::zeroed(bytes as usize);
+        let buffer = IoBuf::scratch(bytes as usize);
         let read = self.device.read(buffer, address, how).await;
         read.map_err(|error| Error::Device { what, address, kind: error.kind() })
     }
