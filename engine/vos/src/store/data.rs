@@ -219,6 +219,7 @@ impl Inner {
         drop(state);
         write.done.set();
         self.flush_kick.notify_all();
+        self.progress.notify_all();
     }
 
     pub(super) fn verify_data(&self, run: BlockRun, csums: &[Csum], bytes: &[u8]) -> Result<()> {

@@ -20,7 +20,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use daos_media::label::{self, Areas, LabelError};
+use daos_media::label::{self, Areas, LabelError, SEGMENT_BYTES};
 use daos_media::{Device, How, IoBuf};
 use daos_types::{Csum, Epoch, Error, Place, Result, StoreId, TargetId};
 use daos_xstream::Handle;
@@ -149,10 +149,22 @@ impl Store {
         );
         recover(&inner).await?;
         if !options.read_only {
-            inner.grant().await;
+            inner.hold_grant().await?;
             inner.start();
         }
         Ok(Self { inner })
+    }
+}
+
+impl Inner {
+    /// Has the host promise again what it promised before (a copy of a store's file may have holes), and the next step.
+    async fn hold_grant(&self) -> Result<(), OpenError> {
+        let segments = u64::from(self.state.borrow().space.granted());
+        let end = self.areas.space.start + segments * SEGMENT_BYTES;
+        let held = self.device.allocate(0, end).await;
+        held.map_err(|source| OpenError::Prepare { address: 0, source })?;
+        self.grant().await;
+        Ok(())
     }
 }
 

@@ -239,7 +239,7 @@ impl Space {
 
     /// The segment to take data blocks from; `None` when there is none at hand.
     pub(super) fn choose_data(&mut self, wanted: u32, use_reserve: bool) -> Option<u32> {
-        if !self.may_take(wanted.min(self.granted * SEGMENT_BLOCKS), use_reserve) {
+        if !self.may_take(wanted, use_reserve) {
             return None;
         }
         let open_free = self.may_open_free(use_reserve);

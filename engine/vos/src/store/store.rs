@@ -264,13 +264,15 @@ impl Store {
         self.inner.checkpoint().await
     }
 
-    /// Checkpoint, flush, end of the tasks. Clones of the store answer `Stopped` from now on.
+    /// Checkpoint, flush, end of the tasks; no write is under way afterwards. Clones of the store answer `Stopped`
+    /// from now on; changes that were made meanwhile are unknown, not lost or kept.
     ///
     /// # Errors
     /// `Latched`: what was above the mark is not there at the next open.
     pub async fn stop(self) -> Result<()> {
         let result = if self.inner.read_only { Ok(()) } else { self.inner.checkpoint().await };
         self.inner.stopping.set(true);
+        self.inner.quiesce().await;
         for kick in [
             &self.inner.submit_kick,
             &self.inner.flush_kick,
@@ -409,12 +411,12 @@ impl Inner {
     /// Waits until a run may begin: there is room in the WAL, and nobody waits for frames without whom we can go on.
     async fn admit(&self, pins: &Pins<'_>) -> Result<()> {
         loop {
-            let progress = self.progress.wait();
             self.check_writable()?;
             let room = self.state.borrow().wal.has_room();
             if room && (self.frame_waiters.get() == 0 || pins.permit.is_some()) {
                 return Ok(());
             }
+            let progress = self.progress.wait();
             if !room {
                 self.checkpoint_wanted.set(true);
             }
@@ -675,8 +677,11 @@ impl Inner {
             }
             self.progress.notify_all();
         }
-        if self.state.borrow().wal.half_full() {
+        let half_full = self.state.borrow().wal.half_full();
+        if half_full {
             self.checkpoint_wanted.set(true);
+        }
+        if half_full || self.under_pressure() {
             self.clean_kick.notify_all();
         }
     }
@@ -771,6 +776,22 @@ impl Inner {
                 self.clean_kick.notify_all();
             }
             self.submit_kick.notify_all();
+            progress.await;
+        }
+    }
+
+    /// Waits until no write is in flight.
+    async fn quiesce(&self) {
+        loop {
+            let progress = self.progress.wait();
+            let busy = {
+                let state = self.state.borrow();
+                // After a latch some will never be complete: their outcome is unknown for good.
+                state.latch.is_none() && (state.wal.in_flight() || state.pending.len() > 0)
+            };
+            if !busy {
+                return;
+            }
             progress.await;
         }
     }

@@ -250,6 +250,11 @@ impl Wal {
         self.used_blocks() * 2 >= self.start.blocks - RECORD_BLOCKS_MAX - MARK_BLOCKS
     }
 
+    /// Whether a write of blocks is under way.
+    pub(super) fn in_flight(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
     pub(super) fn has_open(&self) -> bool {
         !self.open_first.is_empty()
     }
