@@ -23,7 +23,7 @@ use crate::pages::{BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, BucketKind, Page
 
 const DEVICE_BYTES: u64 = 32 << 20;
 const CLIENTS: u32 = 3;
-const STEPS: u32 = 60;
+const STEPS: u32 = 50;
 /// Buckets and runs that a client owns at most.
 const SLOTS: u32 = 16;
 
@@ -152,6 +152,9 @@ impl Client {
             0..5 => self.step_bucket(slot, seed).await?,
             _ => self.step_data(slot, seed).await?,
         };
+        if self.random.one_in(20) {
+            self.store.checkpoint().await?;
+        }
         match self.random.below(8) {
             0 => {
                 let newest = self.store.newest();
