@@ -1,6 +1,7 @@
 //! Random changes to an ordered map and to its model, and reruns of them after faults.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use crate::kv::{KEY_MAX, Kv, KvMut, MapKv, Seek};
@@ -109,15 +110,21 @@ pub(crate) struct Faulty {
     pages: MemoryPages,
     /// Accesses until the next fault.
     left: Cell<u64>,
+    touched: RefCell<HashSet<BucketId>>,
 }
 
 impl Faulty {
+    fn new(pages: MemoryPages, left: u64) -> Self {
+        Self { pages, left: Cell::new(left), touched: RefCell::default() }
+    }
+
     fn access(&self, bucket: BucketId) -> Result<(), Abort> {
         let left = self.left.get();
         if left == 0 {
             return Err(Abort::Fault(bucket));
         }
         self.left.set(left - 1);
+        self.touched.borrow_mut().insert(bucket);
         Ok(())
     }
 }
@@ -172,7 +179,7 @@ pub(crate) fn rerun_with_faults<M: Clone>(
     let mut patience = random.below(40);
     let (random_before, model_before) = (random.clone(), model.clone());
     loop {
-        let mut faulty = Faulty { pages: pages.clone(), left: Cell::new(patience) };
+        let mut faulty = Faulty::new(pages.clone(), patience);
         (*random, *model) = (random_before.clone(), model_before.clone());
         match change(random, &mut faulty, model) {
             Ok(()) => {
@@ -183,4 +190,15 @@ pub(crate) fn rerun_with_faults<M: Clone>(
             Err(other) => panic!("{other:?}"),
         }
     }
+}
+
+/// Buckets that `change` touches.
+pub(crate) fn touched(
+    pages: &mut MemoryPages,
+    change: impl FnOnce(&mut Faulty) -> Result<(), Abort>,
+) -> usize {
+    let mut faulty = Faulty::new(std::mem::take(pages), u64::MAX);
+    change(&mut faulty).unwrap();
+    *pages = faulty.pages;
+    faulty.touched.into_inner().len()
 }

@@ -37,6 +37,8 @@ mod record;
 mod roots;
 mod snapshot;
 mod store;
+#[cfg(test)]
+mod store_tests;
 mod supply;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -2,7 +2,7 @@
 
 use super::{Reached, Tree, TreeCheck, TreeCounts};
 use crate::kv::{KEY_MAX, KvMut, MapKv, VALUE_MAX};
-use crate::kv_model::{Mix, change, pairs_of, rerun_with_faults};
+use crate::kv_model::{Faulty, Mix, change, pairs_of, rerun_with_faults, touched};
 use crate::pages::{Abort, BucketId, Pages, PagesMut};
 use crate::testing::{MemoryPages, Random};
 
@@ -131,6 +131,31 @@ fn changes_log_little_more_than_their_bytes() {
     let cost = redo(&mut pages, |pages| assert!(tree.remove(pages, &key(5)).unwrap()));
     assert!(cost <= 60 + 2 * 81, "removal {cost}");
     check(&pages, tree);
+}
+
+#[test]
+fn a_change_touches_few_buckets_however_high_the_tree() {
+    let mut pages = MemoryPages::new();
+    let tree = Tree::create(&mut pages).unwrap();
+    let mut random = Random::new(8);
+    // Separators of 1100 bytes: a fan-out of 14.
+    let key = |number: u64| [&[b'k'; 1100][..], &number.to_be_bytes(), &[b'z'; 80]].concat();
+    let (mut put_max, mut remove_max) = (0, 0);
+    for _ in 0..6000 {
+        let (key, value) = (key(random.below(4000)), vec![1; random.below(4000) as usize]);
+        put_max = put_max.max(touched(&mut pages, |pages| tree.put(pages, &key, &value)));
+    }
+    let counts = check(&pages, tree);
+    assert!(counts.height >= 4, "{counts:?}");
+    for _ in 0..6000 {
+        let key = key(random.below(4000));
+        let remove = |pages: &mut Faulty| tree.remove(pages, &key).map(|_| ());
+        remove_max = remove_max.max(touched(&mut pages, remove));
+    }
+    check(&pages, tree);
+    eprintln!("height {}: put {put_max}, remove {remove_max}", counts.height);
+    assert!(put_max <= 12, "{put_max}");
+    assert!(remove_max <= 12, "{remove_max}");
 }
 
 #[test]
