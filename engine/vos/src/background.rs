@@ -80,7 +80,7 @@ impl Vos {
                     runs.extend(Record::decode(record).ok_or(STRANGE)?.runs());
                 }
                 HistoryKey::Tree { tree, .. } => {
-                    self.roots.reclaim.add_trees(tx, Contents::Object, b"", &[tree])?;
+                    self.roots.reclaim.add_trees(tx, Contents::Object, &[tree])?;
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Vos {
             record.sweep_due = false;
             record.history = None;
             self.roots.put_container(tx, id, &record)?;
-            self.roots.reclaim.add_trees(tx, Contents::History, b"", &[history])?;
+            self.roots.reclaim.add_trees(tx, Contents::History, &[history])?;
             return Ok(None);
         }
         let pairs = history.view(&*tx).range(from, None, SWEEP_RECORDS)?;

@@ -200,7 +200,7 @@ impl<'t, 'a> Commit<'t, 'a> {
         }
         for some in later.chunks(DEFERRED_RUNS) {
             let entry = deferred(self.moment.epoch, some);
-            self.roots.reclaim.add_run(self.tx, Contents::Object, b"", &entry)?;
+            self.roots.reclaim.add_run(self.tx, Contents::Object, &entry)?;
         }
         Ok(())
     }

@@ -231,7 +231,7 @@ impl Vos {
                 containers.edit(tx).remove_prefix(&snapshots_prefix(id), SNAPSHOTS_MAX + 1)?;
             assert!(snapshots.len() <= SNAPSHOTS_MAX, "a container has at most {SNAPSHOTS_MAX}");
             if let Some(history) = record.history {
-                self.roots.reclaim.add_trees(tx, Contents::History, b"", &[history])?;
+                self.roots.reclaim.add_trees(tx, Contents::History, &[history])?;
             }
             self.roots.reclaim.add_container(tx, id)
         };

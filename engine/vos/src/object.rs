@@ -20,7 +20,7 @@ use daos_types::{ContainerId, Epoch, ObjectId};
 
 use crate::btree::{Tree, check_sizes};
 use crate::flat::{self, EXPANDED_MAX, Splice};
-use crate::kv::{Kv, KvMut, Pair, VALUE_MAX, Visit, after_prefix};
+use crate::kv::{Kv, KvMut, Pair, VALUE_MAX, Visit};
 use crate::pages::{Abort, BucketId, Pages, PagesMut};
 use crate::reclaim::{Contents, Reclaim};
 
@@ -176,21 +176,6 @@ impl ObjectTable {
         let found = self.list(pages, container, None, 1)?;
         Ok(found.first().map(|&(key, _)| Object { table: self, key }))
     }
-
-    /// True when the container has no objects.
-    pub fn is_empty_of<P: Pages + ?Sized>(
-        self,
-        pages: &P,
-        container: ContainerId,
-    ) -> Result<bool, Abort> {
-        Ok(self.first(pages, container)?.is_none())
-    }
-
-    /// End of the container's keys.
-    #[must_use]
-    pub fn end_of(container: ContainerId) -> Option<Vec<u8>> {
-        after_prefix(&container.0.to_be_bytes())
-    }
 }
 
 /// One object by name.
@@ -247,7 +232,7 @@ impl Object {
     }
 
     /// Removes the record. A flat object of at most `pairs_max` pairs is gone at once and these are its pairs; what a larger
-    /// one held goes to the reclaim list, from where it comes as [`Contents::Object`] with no note.
+    /// one held goes to the reclaim list.
     pub fn detach<P: PagesMut + ?Sized>(
         &self,
         pages: &mut P,
@@ -262,11 +247,11 @@ impl Object {
             Body::Flat(run) if flat::count(run) <= pairs_max => flat::pairs(run),
             Body::Flat(run) => {
                 let run = run.to_vec();
-                reclaim.add_run(pages, Contents::Object, b"", &run)?;
+                reclaim.add_run(pages, Contents::Object, &run)?;
                 Vec::new()
             }
             Body::Tree(tree) => {
-                reclaim.add_trees(pages, Contents::Object, b"", &[tree])?;
+                reclaim.add_trees(pages, Contents::Object, &[tree])?;
                 Vec::new()
             }
         };
@@ -274,8 +259,7 @@ impl Object {
         Ok(Detached::Gone { header, pairs })
     }
 
-    /// Moves everything with `from <= key < to`, however much it is, to the reclaim list, from where it comes as
-    /// [`Contents::Object`] with the object's key as note.
+    /// Moves everything with `from <= key < to`, however much it is, to the reclaim list.
     pub fn detach_range<P: PagesMut + ?Sized>(
         &self,
         pages: &mut P,
@@ -294,7 +278,7 @@ impl Object {
                 vec![Tree::of_one_leaf(pages, &pairs)?]
             }
         };
-        reclaim.add_trees(pages, Contents::Object, self.key.as_bytes(), &trees)
+        reclaim.add_trees(pages, Contents::Object, &trees)
     }
 
     /// Removes the record and hands what it held to the caller.

@@ -177,7 +177,8 @@ fn a_container_is_listed_and_destroyed_by_itself() {
     assert!(reclaim.holds_container(&pages, CONTAINER).unwrap());
     let found = drain(&mut pages, table, reclaim, 64, Detached::Absent);
     assert_eq!(found.len(), 299 * 3 + 900);
-    assert!(table.is_empty_of(&pages, CONTAINER).unwrap());
+    assert!(!reclaim.holds_container(&pages, CONTAINER).unwrap());
+    assert_eq!(table.list(&pages, CONTAINER, None, 1000).unwrap(), []);
     for container in neighbours {
         assert_eq!(table.list(&pages, container, None, 1000).unwrap().len(), 300);
     }
@@ -207,7 +208,7 @@ fn a_long_object_is_truncated_at_once() {
     let to = 7_u64.to_be_bytes();
     small.detach_range(&mut pages, reclaim, &3_u64.to_be_bytes(), Some(&to)).unwrap();
     let step = reclaim.step(&mut pages, table, 9).unwrap().unwrap();
-    assert_eq!((step.note.as_slice(), step.pairs.len()), (small.key().as_bytes(), 4));
+    assert_eq!(step.pairs.len(), 4);
     assert_eq!(pairs_of(&small.view(&pages).unwrap()).len(), 5);
     check(&pages, table, reclaim);
 }

@@ -14,13 +14,14 @@ use crate::btree::Tree;
 use crate::flat;
 use crate::kv::{Kv, Pair, Seek};
 use crate::object::ObjectTable;
-use crate::pages::{Abort, BucketId, PagesMut};
+use crate::pages::{Abort, BucketId, Pages, PagesMut};
 
 const TREES: u8 = 0;
 const RUN: u8 = 1;
 const CONTAINER: u8 = 2;
-/// Longest note of an entry.
-pub const NOTE_MAX: usize = 32;
+/// First byte of the keys of trees and runs, and of the keys of containers.
+const NUMBERED: u8 = 0;
+const BY_CONTAINER: u8 = 1;
 /// Roots in one entry.
 const ROOTS_MAX: usize = 900;
 
@@ -46,16 +47,12 @@ impl Contents {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reclaimed {
     pub contents: Contents,
-    /// The key of the object whose range this was, which may be there still and counts these pairs in its header; empty:
-    /// the object or history is gone as a whole.
-    pub note: Vec<u8>,
     pub pairs: Vec<Pair>,
 }
 
 /// An entry of the list, read.
 pub(crate) struct Entry<'e> {
     pub contents: Contents,
-    note: &'e [u8],
     pub body: EntryBody<'e>,
 }
 
@@ -68,8 +65,7 @@ pub(crate) enum EntryBody<'e> {
 impl<'e> Entry<'e> {
     /// `None`: the bytes are no entry.
     pub fn parse(bytes: &'e [u8]) -> Option<Self> {
-        let &[form, contents, note_len, ref rest @ ..] = bytes else { return None };
-        let (note, body) = rest.split_at_checked(note_len.into())?;
+        let &[form, contents, ref body @ ..] = bytes else { return None };
         let body = match form {
             TREES if body.len() % 4 == 0 && !body.is_empty() => EntryBody::Trees(body),
             RUN => EntryBody::Run(body),
@@ -78,7 +74,7 @@ impl<'e> Entry<'e> {
             }
             _ => return None,
         };
-        Some(Self { contents: Contents::from_u8(contents)?, note, body })
+        Some(Self { contents: Contents::from_u8(contents)?, body })
     }
 }
 
@@ -87,6 +83,11 @@ pub(crate) fn roots(bytes: &[u8]) -> impl DoubleEndedIterator<Item = Tree> {
     bytes
         .chunks_exact(4)
         .map(|root| Tree { root: BucketId(u32::from_le_bytes(root.try_into().expect("4 bytes"))) })
+}
+
+fn container_key(container: ContainerId) -> [u8; 3] {
+    let [high, low] = container.0.to_be_bytes();
+    [BY_CONTAINER, high, low]
 }
 
 /// The list: a tree of entries by number.
@@ -101,12 +102,11 @@ impl Reclaim {
         self,
         pages: &mut P,
         contents: Contents,
-        note: &[u8],
         trees: &[Tree],
     ) -> Result<(), Abort> {
         for some in trees.chunks(ROOTS_MAX) {
             let roots: Vec<u8> = some.iter().flat_map(|tree| tree.root.0.to_le_bytes()).collect();
-            self.add(pages, TREES, contents, note, &roots)?;
+            self.add(pages, TREES, contents, &roots)?;
         }
         Ok(())
     }
@@ -116,10 +116,9 @@ impl Reclaim {
         self,
         pages: &mut P,
         contents: Contents,
-        note: &[u8],
         run: &[u8],
     ) -> Result<(), Abort> {
-        self.add(pages, RUN, contents, note, run)
+        self.add(pages, RUN, contents, run)
     }
 
     /// Every object of a container, whose number nobody uses until this is done.
@@ -128,26 +127,18 @@ impl Reclaim {
         pages: &mut P,
         container: ContainerId,
     ) -> Result<(), Abort> {
-        self.add(pages, CONTAINER, Contents::Object, b"", &container.0.to_be_bytes())
+        let number = container.0.to_be_bytes();
+        let entry = [&[CONTAINER, Contents::Object as u8], &number[..]].concat();
+        self.tree.put(pages, &container_key(container), &entry)
     }
 
     /// True while the number must not be used again.
-    pub fn holds_container<P: PagesMut + ?Sized>(
+    pub fn holds_container<P: Pages + ?Sized>(
         self,
         pages: &P,
         container: ContainerId,
     ) -> Result<bool, Abort> {
-        let mut held = false;
-        self.tree.view(pages).scan(b"", &mut |_, value| {
-            let body = Entry::parse(value).map(|entry| entry.body);
-            held = matches!(body, Some(EntryBody::Container(id)) if id == container);
-            if held {
-                std::ops::ControlFlow::Break(())
-            } else {
-                std::ops::ControlFlow::Continue(())
-            }
-        })?;
-        Ok(held)
+        Ok(self.tree.value(pages, &container_key(container))?.is_some())
     }
 
     fn add<P: PagesMut + ?Sized>(
@@ -155,16 +146,14 @@ impl Reclaim {
         pages: &mut P,
         form: u8,
         contents: Contents,
-        note: &[u8],
         body: &[u8],
     ) -> Result<(), Abort> {
-        assert!(note.len() <= NOTE_MAX, "a note is short");
-        let last = self.tree.view(pages).seek(&[0xff; 9], Seek::Lt)?;
+        let last = self.tree.view(pages).seek(&[BY_CONTAINER], Seek::Lt)?;
         let number = last.map_or(0, |(key, _)| {
-            u64::from_be_bytes(key.try_into().expect("entries have 8-byte keys")) + 1
+            u64::from_be_bytes(key[1..].try_into().expect("entries have 8-byte numbers")) + 1
         });
-        let entry = [&[form, contents as u8, note.len() as u8], note, body].concat();
-        self.tree.put(pages, &number.to_be_bytes(), &entry)
+        let key = [&[NUMBERED], &number.to_be_bytes()[..]].concat();
+        self.tree.put(pages, &key, &[&[form, contents as u8], body].concat())
     }
 
     /// Takes up to `pairs_max` pairs of what was detached first and frees the buckets they were in. `None`: the list
@@ -192,7 +181,7 @@ impl Reclaim {
         if done {
             self.tree.remove(pages, &key)?;
         }
-        Ok(Some(Reclaimed { contents: entry.contents, note: entry.note.to_vec(), pairs }))
+        Ok(Some(Reclaimed { contents: entry.contents, pairs }))
     }
 
     fn step_trees<P: PagesMut + ?Sized>(
