@@ -150,3 +150,74 @@ fn every_kind_of_inode_can_be_made() {
         assert_eq!(errno(dfs.mknod(root, b"d", libc::S_IFDIR, 0, USER).await), libc::EINVAL);
     });
 }
+
+#[test]
+fn create_opens_what_is_there() {
+    on_a_new_filesystem(|dfs| async move {
+        let root = dfs.root();
+        let f = file_with(&dfs, root, "f", b"data").await;
+        directory(&dfs, root, "d").await;
+        let create = async |name: &[u8], flags| dfs.create(root, name, 0o600, flags, USER).await;
+        assert_eq!(errno(create(b"f", libc::O_RDWR | libc::O_EXCL).await), libc::EEXIST);
+        assert_eq!(errno(create(b"d", libc::O_RDWR).await), libc::EISDIR);
+        let (entry, handle) = create(b"f", libc::O_RDWR).await.unwrap();
+        assert_eq!((entry.attr.ino, entry.attr.size, entry.attr.mode & 0o777), (f, 4, 0o644));
+        dfs.release(f, handle).await.unwrap();
+        let (entry, handle) = create(b"f", libc::O_RDWR | libc::O_TRUNC).await.unwrap();
+        assert_eq!((entry.attr.ino, entry.attr.size), (f, 0));
+        dfs.release(f, handle).await.unwrap();
+        assert_eq!(errno(dfs.release(f, handle).await), libc::EBADF);
+    });
+}
+
+#[test]
+fn listings_miss_nothing_that_stays() {
+    on_a_new_filesystem(|dfs| async move {
+        let root = dfs.root();
+        for i in 0..200 {
+            file_with(&dfs, root, &format!("stays{i}"), b"").await;
+        }
+        let (mut seen, mut after, mut round) = (Vec::new(), 0, 0);
+        loop {
+            let page = dfs.readdir(root, after, 7).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = last.cookie;
+            seen.extend(page.into_iter().filter(|entry| entry.name.starts_with(b"stays")));
+            // What comes and goes around it.
+            file_with(&dfs, root, &format!("comes{round}"), b"").await;
+            if round > 1 {
+                dfs.unlink(root, format!("comes{}", round - 2).as_bytes()).await.unwrap();
+            }
+            round += 1;
+        }
+        let mut names: Vec<_> = seen.iter().map(|entry| entry.name.clone()).collect();
+        assert_eq!(names.len(), 200);
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 200);
+    });
+}
+
+#[test]
+fn a_read_only_mount_changes_nothing() {
+    on_a_container(|container| async move {
+        let dfs = mount(&container).await;
+        let f = file_with(&dfs, dfs.root(), "f", b"data").await;
+        let snapshot = container.snapshot_create(None).await.unwrap();
+        write(&dfs, f, 0, b"later").await;
+        file_with(&dfs, dfs.root(), "g", b"").await;
+        let only = dfs::MountOptions { read_only: true, ..Default::default() };
+        let dfs = dfs::Dfs::mount(container.clone(), only).await.unwrap();
+        let root = dfs.root();
+        assert_eq!(errno(dfs.mkdir(root, b"d", 0o755, USER).await), libc::EROFS);
+        assert_eq!(errno(dfs.unlink(root, b"f").await), libc::EROFS);
+        assert_eq!(errno(dfs.open(f, libc::O_RDWR).await), libc::EROFS);
+        assert_eq!(errno(dfs.setattr(f, SetAttr::default()).await), libc::EROFS);
+        assert_eq!(read(&dfs, f, 0, 9).await, "later");
+        let then = dfs::MountOptions { epoch: Some(snapshot.epoch), ..Default::default() };
+        let dfs = dfs::Dfs::mount(container.clone(), then).await.unwrap();
+        assert_eq!(read(&dfs, f, 0, 9).await, "data");
+        assert_eq!(names(&dfs, root).await, ["f"]);
+        assert!(dfs.check(|_| {}).await.unwrap().is_sound());
+    });
+}

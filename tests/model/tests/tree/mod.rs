@@ -493,8 +493,8 @@ impl Pair {
         assert_eq!(report.orphans, orphans);
     }
 
-    /// A clean one, or one after which nothing was told to the filesystem.
-    pub async fn remount(&mut self, clean: bool, mount: impl AsyncFn() -> Arc<Dfs>) {
+    /// A clean end, or one of which nothing was told to the filesystem.
+    pub async fn unmount(&mut self, clean: bool) {
         if clean {
             for (id, handle) in std::mem::take(&mut self.opens) {
                 self.dfs.release(self.ino(id), handle).await.unwrap();
@@ -504,6 +504,9 @@ impl Pair {
         }
         self.opens.clear();
         self.tree.remount();
-        self.dfs = mount().await;
+    }
+
+    pub fn mounted(&mut self, dfs: Arc<Dfs>) {
+        self.dfs = dfs;
     }
 }
