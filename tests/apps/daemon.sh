@@ -9,7 +9,7 @@ dfuse=$RELEASE/dfuse
 mounted() { awk -v d="$mnt" '$2 == d { f = 1 } END { exit !f }' /proc/self/mounts; }
 holder() { # the pid, as a second daemon is told it
     mkdir -p other
-    { "$dfuse" --embedded "$store" "$OUTSIDE/other" 2>&1 || true; } | grep -o 'pid [0-9]*' | grep -o '[0-9]*' | head -n 1
+    { "$dfuse" --embedded "$store" "$OUTSIDE/other" 2>&1 || true; } | grep -oE '(pid|process) [0-9]+' | grep -o '[0-9]*' | head -n 1
 }
 gone() { # PID: within 20 s
     for _ in $(seq 200); do
