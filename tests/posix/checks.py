@@ -730,6 +730,19 @@ def open_flags_mean_what_they_say():
 
 
 @check
+def a_running_program_is_neither_written_nor_truncated():
+    shutil.copyfile("/bin/sleep", "program"), os.chmod("program", 0o755)
+    size = os.stat("program").st_size
+    running = subprocess.Popen(["./program", "20"])
+    for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_TRUNC):
+        refused(errno.ETXTBSY, os.open, "program", flags)
+    refused(errno.ETXTBSY, os.truncate, "program", 0)
+    same("its size", os.stat("program").st_size, size)
+    running.kill(), running.wait()
+    os.truncate("program", 0)
+
+
+@check
 def every_way_to_sync_returns():
     fd = make("f", b"x")
     os.fsync(fd), os.fdatasync(fd)

@@ -166,11 +166,11 @@ impl<F: Filesystem> Adapter<F> {
 }
 
 /// What the kernel is asked for. Not asked for: WRITEBACK_CACHE, with which the kernel would acknowledge writes that
-/// were never seen here, and AUTO_INVAL_DATA, which drops cached pages at each change of mtime: all changes pass here.
+/// were never seen here; AUTO_INVAL_DATA, which drops cached pages at each change of mtime: all changes pass here; ATOMIC_O_TRUNC,
+/// with which a program that runs is truncated by an open with O_RDONLY | O_TRUNC before the kernel answers ETXTBSY.
 fn wanted(caching: &Caching) -> InitFlags {
     let mut flags = InitFlags::FUSE_ASYNC_READ
         | InitFlags::FUSE_ASYNC_DIO
-        | InitFlags::FUSE_ATOMIC_O_TRUNC
         | InitFlags::FUSE_BIG_WRITES
         | InitFlags::FUSE_DO_READDIRPLUS
         | InitFlags::FUSE_EXPLICIT_INVAL_DATA
