@@ -1,0 +1,379 @@
+//! Does the daemon begin and end as it should, whoever asks for it, and is everything there the next time?
+
+mod support;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use daos_server::mounts;
+
+const DFUSE: &str = env!("CARGO_BIN_EXE_dfuse");
+const SIZE: &str = "1G";
+
+/// A store and a mountpoint. Whatever was mounted and started is gone at the end.
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+struct Daemon {
+    pid: u32,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("mnt")).unwrap();
+        Self { dir }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn mnt(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+
+    fn dfuse(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(DFUSE);
+        command
+            .arg("--embedded")
+            .arg(self.store())
+            .arg(self.mnt())
+            .args(["--size", SIZE])
+            .args(args);
+        command.output().unwrap()
+    }
+
+    fn start(&self) -> Daemon {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, args: &[&str]) -> Daemon {
+        let output = self.dfuse(args);
+        assert!(output.status.success(), "{}", text(&output));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let pid = said.split("process ").nth(1).and_then(|rest| rest.split([',', ')']).next());
+        Daemon { pid: pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{said}")) }
+    }
+
+    fn is_mounted(&self) -> bool {
+        mounts::at(&self.mnt()).is_some_and(|m| m.is_dfuse())
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        while self.is_mounted() {
+            let status = Command::new("umount").arg("-l").arg(self.mnt()).status();
+            if !status.is_ok_and(|s| s.success()) {
+                break;
+            }
+        }
+        // The store's directory goes with us; its daemon must not be in it any more.
+        let until = Instant::now() + Duration::from_secs(10);
+        while holder(&self.store()).is_some_and(alive) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(pid) = holder(&self.store()).filter(|pid| alive(*pid)) {
+            kill(pid, "KILL");
+        }
+    }
+}
+
+impl Daemon {
+    /// Fails if it does not end by itself.
+    fn wait(&self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while alive(self.pid) {
+            assert!(Instant::now() < until, "process {} does not end", self.pid);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn holder(store: &Path) -> Option<u32> {
+    fs::read_to_string(store.join("lock")).ok()?.lines().next()?.parse().ok()
+}
+
+/// A zombie is dead: nobody in the test's container may reap the daemon's orphan.
+fn alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| state != 'Z')
+}
+
+fn kill(pid: u32, signal: &str) {
+    Command::new("kill").args(["-s", signal, &pid.to_string()]).status().unwrap();
+}
+
+fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+fn unmount(command: &str, args: &[&str], site: &Site) {
+    let output = Command::new(command).args(args).arg(site.mnt()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// A file written before a `stop` is there after the next start.
+fn survives(stop: impl Fn(&Site, &Daemon)) {
+    let site = Site::new();
+    let daemon = site.start();
+    fs::write(site.mnt().join("file"), "kept").unwrap();
+    fs::create_dir_all(site.mnt().join("a/b/c")).unwrap();
+    stop(&site, &daemon);
+    daemon.wait();
+    let again = site.start();
+    assert_ne!(again.pid, daemon.pid);
+    assert_eq!(fs::read_to_string(site.mnt().join("file")).unwrap(), "kept");
+    assert!(site.mnt().join("a/b/c").is_dir());
+    unmount("umount", &[], &site);
+    again.wait();
+}
+
+#[test]
+fn fusermount_stops_it_cleanly() {
+    require_fuse!();
+    survives(|site, _| unmount("fusermount3", &["-u"], site));
+}
+
+#[test]
+fn umount_stops_it_cleanly() {
+    require_fuse!();
+    survives(|site, _| unmount("umount", &[], site));
+}
+
+#[test]
+fn sigterm_stops_it_cleanly() {
+    require_fuse!();
+    survives(|site, daemon| {
+        kill(daemon.pid, "TERM");
+        daemon.wait();
+        assert!(!site.is_mounted());
+        let log = fs::read_to_string(site.store().join("dfuse.log")).unwrap();
+        assert!(log.contains("SIGTERM") && log.contains("stopped"), "{log}");
+    });
+}
+
+#[test]
+fn killed_it_leaves_a_dead_mount_that_the_next_one_clears() {
+    require_fuse!();
+    survives(|site, daemon| {
+        kill(daemon.pid, "KILL");
+        daemon.wait();
+        assert!(fs::metadata(site.mnt()).is_err(), "the mount is dead");
+    });
+}
+
+#[test]
+fn sigterm_with_files_open_stops_it_all_the_same() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let file = File::create(site.mnt().join("open")).unwrap();
+    kill(daemon.pid, "TERM");
+    daemon.wait();
+    assert!(!site.is_mounted());
+    assert!(file.sync_all().is_err(), "the file's daemon is gone");
+    drop(file);
+    let again = site.start();
+    assert!(site.mnt().join("open").exists());
+    unmount("umount", &[], &site);
+    again.wait();
+}
+
+#[test]
+fn a_busy_mount_is_not_unmounted_and_goes_on() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let file = File::create(site.mnt().join("open")).unwrap();
+    let output = Command::new("umount").arg(site.mnt()).output().unwrap();
+    assert!(!output.status.success());
+    fs::write(site.mnt().join("other"), "works").unwrap();
+    drop(file);
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn mount_follows_unmount_at_once() {
+    require_fuse!();
+    let site = Site::new();
+    for round in 0..5 {
+        let _daemon = site.start();
+        fs::write(site.mnt().join(format!("{round}")), "x").unwrap();
+        unmount("umount", &[], &site);
+    }
+    let _daemon = site.start();
+    assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 5);
+}
+
+#[test]
+fn a_second_daemon_is_refused_with_the_pid_of_the_first() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let other = site.dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let output =
+        Command::new(DFUSE).arg("--embedded").arg(site.store()).arg(&other).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains(&format!("process {}", daemon.pid)), "{}", text(&output));
+    let same = site.dfuse(&[]);
+    assert_eq!(same.status.code(), Some(1));
+    assert!(text(&same).contains("mounted already, by dfuse"), "{}", text(&same));
+    assert!(site.is_mounted());
+}
+
+#[test]
+fn a_wrong_command_line_and_a_wrong_place_have_their_own_codes() {
+    require_fuse!();
+    let run = |args: &[&str]| {
+        let output = Command::new(DFUSE).args(args).output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = run(&["/s", "/m", "-o", "frobnicate"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("'frobnicate'"));
+    assert_eq!(run(&["--no-such-flag"]).0, Some(2));
+    let (code, said) = run(&["--embedded", "/tmp/dfuse-test-none", "/tmp/dfuse-test-none/mnt"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("does not exist") && said.contains("mkdir"), "{said}");
+    assert!(!Path::new("/tmp/dfuse-test-none").exists());
+    let (code, help) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(help.contains("fstab") && help.contains("--disable-caching"));
+    assert!(run(&["--version"]).1.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_directory_of_something_else_is_left_alone() {
+    require_fuse!();
+    let site = Site::new();
+    fs::create_dir(site.store()).unwrap();
+    fs::write(site.store().join("thesis.tex"), "text").unwrap();
+    let output = site.dfuse(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("thesis.tex"), "{}", text(&output));
+    assert_eq!(fs::read_dir(site.store()).unwrap().count(), 1, "not even a log");
+}
+
+#[test]
+fn read_only_makes_nothing_and_changes_nothing() {
+    require_fuse!();
+    let site = Site::new();
+    let refused = site.dfuse(&["--read-only"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(!site.store().exists());
+    let daemon = site.start();
+    fs::write(site.mnt().join("f"), "kept").unwrap();
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let daemon = site.start_with(&["--read-only"]);
+    assert_eq!(fs::read_to_string(site.mnt().join("f")).unwrap(), "kept");
+    assert!(fs::write(site.mnt().join("g"), "").is_err());
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn in_the_foreground_it_stays_until_interrupted() {
+    require_fuse!();
+    let site = Site::new();
+    let mut child = Command::new(DFUSE)
+        .arg("--foreground")
+        .arg("--embedded")
+        .arg(site.store())
+        .arg(site.mnt())
+        .args(["--size", SIZE])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !site.is_mounted() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    fs::write(site.mnt().join("f"), "x").unwrap();
+    kill(child.id(), "INT");
+    assert!(child.wait().unwrap().success());
+    assert!(!site.is_mounted());
+}
+
+#[test]
+fn mount_and_fstab_can_call_it() {
+    require_fuse!();
+    let site = Site::new();
+    let bin = Path::new(DFUSE).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    // What mount(8) runs for -t fuse.dfuse; it would look for dfuse in the system's own directories only.
+    let output = Command::new("mount.fuse3")
+        .arg(site.store())
+        .arg(site.mnt())
+        .args(["-t", "fuse.dfuse", "-o", "rw,size=1G,noatime,sync=always,_netdev,x-test=1"])
+        .env("PATH", path)
+        .output();
+    let Ok(output) = output else {
+        eprintln!("Skipped(mount.fuse3 is not installed)");
+        return;
+    };
+    assert!(output.status.success(), "{}", text(&output));
+    let mount = mounts::at(&site.mnt()).unwrap();
+    assert!(mount.is_dfuse() && mount.source == site.store());
+    fs::write(site.mnt().join("f"), "x").unwrap();
+    let daemon = Daemon { pid: holder(&site.store()).unwrap() };
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn a_pool_and_a_container_of_ones_own() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start_with(&["mine", "data"]);
+    fs::write(site.mnt().join("in-data"), "").unwrap();
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let daemon = site.start_with(&["mine", "other"]);
+    assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 0);
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let daemon = site.start_with(&["--pool", "mine", "--container", "data"]);
+    assert!(site.mnt().join("in-data").exists());
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn a_process_that_is_told_to_go_leaves_no_request_unanswered() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let mnt = site.mnt();
+    let writer = std::thread::spawn(move || {
+        let mut done = 0;
+        for n in 0.. {
+            if fs::write(mnt.join(format!("f{n}")), "data").is_err() || !mnt.join("f0").exists() {
+                break;
+            }
+            done = n;
+        }
+        done
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    kill(daemon.pid, "TERM");
+    daemon.wait();
+    let done = writer.join().unwrap();
+    // What the writer made after the mount was gone lies in the bare directory.
+    for entry in fs::read_dir(site.mnt()).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let _again = site.start();
+    for n in 0..done {
+        assert_eq!(fs::read_to_string(site.mnt().join(format!("f{n}"))).unwrap(), "data", "f{n}");
+    }
+}
