@@ -247,6 +247,29 @@ mod tests {
     }
 
     #[test]
+    fn two_xstreams_that_never_spin_wake_each_other_every_time() {
+        let config = XstreamConfig { spin_us: 0, ..Default::default() };
+        let (to_first, mut first) = mailbox::<u32>(1);
+        let (to_second, mut second) = mailbox::<u32>(1);
+        let echo = Xstream::start(config.clone(), move |_| async move {
+            while let Some(number) = second.recv().await {
+                if to_first.post(number).await.is_err() {
+                    return;
+                }
+            }
+        })
+        .unwrap();
+        Xstream::run(&config, |_| async move {
+            for number in 0..20_000 {
+                to_second.post(number).await.unwrap();
+                assert_eq!(first.recv().await, Some(number));
+            }
+        })
+        .unwrap();
+        echo.join().unwrap();
+    }
+
+    #[test]
     fn full_is_told_or_waited_for() {
         for seed in 0..20 {
             sim::run(seed, |handle| async move {

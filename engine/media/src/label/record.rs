@@ -222,6 +222,29 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_any_value_are_refused_or_sound_and_never_panic() {
+        let mut random = daos_xstream::Random::from_seed(1);
+        let mut refused = 0;
+        for _ in 0..20_000 {
+            let mut bytes = label().encode(State::Ready, 0);
+            for _ in 0..=random.below(3) {
+                let at = AT_COMPAT + random.below((152 - AT_COMPAT as u64) / 8) as usize * 8;
+                let value = random.next_u64() << random.below(64) >> random.below(64);
+                bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+            bytes[AT_CHECKSUM..AT_CHECKSUM + 4].fill(0);
+            let checksum = crc32c(&bytes);
+            bytes[AT_CHECKSUM..AT_CHECKSUM + 4].copy_from_slice(&checksum.0.to_le_bytes());
+            match RawLabel::new(&bytes).verify(0) {
+                Verified::Good((label, _)) => label.areas.check(label.device_bytes).unwrap(),
+                Verified::Senseless(_) => refused += 1,
+                _ => panic!("the checksum and the version are right"),
+            }
+        }
+        assert!(refused > 1000);
+    }
+
+    #[test]
     fn the_bytes_are_those_of_format_md() {
         let bytes = label().encode(State::Ready, 0);
         assert_eq!(&bytes[..12], b"daosfs\x01\xd5\x01\0\0\0");

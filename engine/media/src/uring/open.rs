@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
+use super::DIRECT_ALIGN;
+use crate::IoBuf;
 use crate::device::SECTOR_BYTES;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,7 +96,7 @@ impl Files {
                 .map_err(|error| at_path(error.into()))?;
         }
         let direct = if options.direct {
-            open_flags(path, options.access, OFlags::DIRECT).map_err(|error| error.to_string())
+            open_direct(path, options.access, size).map_err(|error| error.to_string())
         } else {
             Err("not wanted".into())
         };
@@ -157,6 +159,15 @@ fn open_locked(path: &Path, kind: FileKind, access: Access) -> Result<File, Open
         }
         Err(error) => Err(OpenError::File { path: path.into(), source: error.into() }),
     }
+}
+
+/// Some filesystems take the flag and refuse the transfers: so the first block is read to see.
+fn open_direct(path: &Path, access: Access, size: u64) -> io::Result<File> {
+    let file = open_flags(path, access, OFlags::DIRECT)?;
+    if size >= DIRECT_ALIGN {
+        rustix::io::pread(&file, &mut IoBuf::scratch(DIRECT_ALIGN as usize)[..], 0)?;
+    }
+    Ok(file)
 }
 
 fn open_flags(path: &Path, access: Access, flags: OFlags) -> io::Result<File> {
