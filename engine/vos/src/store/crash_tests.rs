@@ -344,8 +344,13 @@ fn run_case(case: Case) -> u64 {
         drop(store);
         let survivor = fault.survivor().await.unwrap();
         let survivor = cut_in_recovery(survivor, &handle, case).await;
+        let shown = match case.write % 4 {
+            0 => Some(look(survivor.clone(), &handle, &history, case).await),
+            _ => None,
+        };
         let store = Store::open(survivor.clone(), handle.clone(), small(case.sync));
         let store = store.await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(shown.is_none_or(|shown| shown == store.newest()), "{shown:?} was shown");
         check(&store, &history, history.forced.get()).await;
         go_on(&store, survivor, &handle, case).await;
         writes
@@ -363,6 +368,17 @@ async fn cut_in_recovery(device: Rc<dyn Device>, handle: &Handle, case: Case) ->
     drop(opened);
     fault.cut();
     fault.survivor().await.unwrap()
+}
+
+/// Looks at what survived without changing it; the newest change that is shown.
+async fn look(device: Rc<dyn Device>, handle: &Handle, history: &History, case: Case) -> Lsn {
+    let watch = FaultDevice::new(device, handle.clone(), 1);
+    let read_only = OpenOptions { read_only: true, ..small(case.sync) };
+    let store = Store::open(watch.clone(), handle.clone(), read_only).await.unwrap();
+    check(&store, history, history.forced.get()).await;
+    let counts = watch.counts();
+    assert_eq!((counts.writes, counts.flushes, counts.allocates), (0, 0, 0));
+    store.newest()
 }
 
 /// What survived is a store like any other: it takes changes, and gives them back after a stop.
@@ -430,6 +446,28 @@ fn answered_changes_survive_the_death_of_the_process() {
             // What the process had given to the kernel is still carried out.
             handle.sleep(Duration::from_secs(1)).await;
             check(&open().await.unwrap(), &history, history.answered.get()).await;
+        });
+    }
+}
+
+#[test]
+fn what_is_two_seconds_old_survives_a_power_cut_in_every_mode() {
+    for seed in 0..5 {
+        sim::run(seed, move |handle| async move {
+            let device: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+            format(&device, &handle).await;
+            let device = FaultDevice::new(device, handle.clone(), seed);
+            let store = Store::open(device.clone(), handle.clone(), small(Sync::Posix));
+            let store = store.await.unwrap();
+            let history = Rc::new(History::default());
+            work(&store, &handle, &history, seed, Sync::Posix).await;
+            let newest = store.newest();
+            handle.sleep(Duration::from_secs(2)).await;
+            device.cut();
+            drop(store);
+            let survivor = device.survivor().await.unwrap();
+            let store = Store::open(survivor, handle.clone(), small(Sync::Posix)).await.unwrap();
+            check(&store, &history, newest).await;
         });
     }
 }

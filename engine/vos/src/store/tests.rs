@@ -336,3 +336,128 @@ fn the_wal_goes_around_many_times() {
         });
     }
 }
+
+#[test]
+fn a_full_host_is_no_space_and_no_latch() {
+    sim::run(9, |handle| async move {
+        let inner: Rc<dyn Device> = MemDevice::new(160 << 20);
+        format(&inner, &handle).await;
+        let device = FaultDevice::new(inner, handle.clone(), 4);
+        let store =
+            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        for nth in 1..100 {
+            device.aim(daos_media::Kind::Allocate, nth, daos_media::Fault::Fail(28));
+        }
+        let mut kept = Vec::new();
+        let error = loop {
+            match store.reserve(256, TxOptions::default()).await {
+                Ok(reservation) => kept.push(reservation),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, Error::NoSpace);
+        assert!(kept.len() >= 64, "what the host had promised is there: {} MiB", kept.len());
+        assert!(kept.len() < 140);
+        assert_eq!(store.latched(), None);
+        let root = store.root();
+        let lsn = put(&store, root, 64, b"goes on").await;
+        store.acknowledged(lsn).await.unwrap();
+        kept.clear();
+        store.reserve(256, TxOptions::default()).await.unwrap();
+    });
+}
+
+#[test]
+fn an_idle_store_comes_to_rest() {
+    sim::run(10, |handle| async move {
+        let (_, store) = fresh(&handle, Sync::Posix).await;
+        let root = store.root();
+        for index in 0..50 {
+            let made = store.transact(TxOptions::default(), |tx| tx.alloc(BucketKind::Node));
+            let bucket = made.await.unwrap().value;
+            store.transact(TxOptions::default(), |tx| tx.free(bucket)).await.unwrap();
+            put(&store, root, 64 + index, b"x").await;
+        }
+        handle.sleep(Duration::from_secs(60)).await;
+        assert_eq!(counter(&store, "blocks_quarantined"), 0);
+        assert_eq!(counter(&store, "buckets_dirty"), 0);
+        let before = store.counters();
+        handle.sleep(Duration::from_secs(600)).await;
+        assert_eq!(store.counters(), before, "nothing happens when nothing is asked");
+    });
+}
+
+#[test]
+fn a_transaction_that_is_too_large_changes_nothing() {
+    sim::run(11, |handle| async move {
+        let (_, store) = fresh(&handle, Sync::Posix).await;
+        let root = store.root();
+        let space = store.space();
+        let large = store.transact(TxOptions::default(), |tx| {
+            (0..20).try_for_each(|n| tx.write(root, 64, &[n; 10_000]))
+        });
+        assert!(matches!(large.await, Err(Error::TooLarge { .. })));
+        let many = store.transact(TxOptions::default(), |tx| {
+            (0..100).try_for_each(|_| tx.alloc(BucketKind::Node).map(drop))
+        });
+        assert!(matches!(many.await, Err(Error::TooLarge { .. })));
+        assert_eq!(get(&store, root, 64, 100).await, [0; 100]);
+        assert_eq!(store.space(), space);
+    });
+}
+
+/// What a small update costs: `cargo test --release -p daos-vos small_updates -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn small_updates_per_second_of_cpu() {
+    const TASKS: usize = 64;
+    const STEPS: usize = 5000;
+    let config = daos_xstream::XstreamConfig::default();
+    daos_xstream::Xstream::run(&config, |handle| async move {
+        let device: Rc<dyn Device> = MemDevice::new(512 << 20);
+        let store = StoreId(uuid::Uuid::from_u128(1));
+        let format = FormatOptions { store, wal_bytes: Some(64 << 20) };
+        Store::format(device.clone(), handle.clone(), format).await.unwrap();
+        let large = OpenOptions { memory_buckets: 8192, ..options(Sync::Posix) };
+        let store = Store::open(device, handle.clone(), large).await.unwrap();
+        let mut buckets = Vec::new();
+        for _ in 0..2000 {
+            let made = store.transact(TxOptions::default(), |tx| tx.alloc(BucketKind::Node));
+            buckets.push(made.await.unwrap().value);
+        }
+        let buckets = Rc::new(buckets);
+        let (start, cpu) = (std::time::Instant::now(), cpu_ns());
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|task| {
+                let (store, buckets) = (store.clone(), buckets.clone());
+                handle.spawn(async move {
+                    for step in 0..STEPS {
+                        let pick = |n: usize| buckets[(task * 31 + step * 17 + n * 911) % 2000];
+                        let done = store.transact(TxOptions::default(), |tx| {
+                            let (leaf, other) = (pick(0), pick(1));
+                            tx.copy_within(leaf, 200, 360, 2000)?;
+                            tx.write(leaf, 200, &[step as u8; 160])?;
+                            tx.write(leaf, 64, &[1; 12])?;
+                            tx.write(other, 100, &[task as u8; 24])
+                        });
+                        let lsn = done.await.unwrap().lsn;
+                        store.acknowledged(lsn).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await;
+        }
+        let count = (TASKS * STEPS) as u64;
+        let (wall, cpu) = (start.elapsed(), cpu_ns() - cpu);
+        println!("{} ns of CPU each, {:?} in all, {:?}", cpu / count, wall, store.counters());
+    })
+    .unwrap();
+}
+
+/// Time on a CPU of this thread.
+fn cpu_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
