@@ -8,7 +8,8 @@
 //! 1. A segment's summary counts its available blocks exactly, and its available aligned groups of four from below.
 //! 2. A freed block is available again only when the freeing record is at or below the *persisted* mark (so no replay can
 //!    bring back what referred to it, nor verify data in it), no read that began before the free is under way, and, for a
-//!    bucket, the strip batch that may have held it is known to be home.
+//!    bucket, the strip batch that may have held it is known to be home; and no write of it is in flight (somebody may have
+//!    begun to fill allocated blocks, and given up).
 //! 3. No segment at or above `granted` is given out: the host has not promised its space yet.
 //!
 //! # On disk
@@ -396,17 +397,18 @@ impl Space {
         self.quarantine.push_back(Quarantined { lsn, strip, run });
     }
 
-    /// Lets go of what invariant 2 allows; whether anything was.
+    /// Lets go of what invariant 2 allows; whether anything was. `busy`: a write of the blocks is in flight still.
     pub(super) fn end_quarantine(
         &mut self,
         persisted: Lsn,
         strip_done: u64,
         reader: Option<Lsn>,
+        busy: impl Fn(BlockRun) -> bool,
     ) -> bool {
         let mut any = false;
         while let Some(first) = self.quarantine.front() {
             let read = reader.is_some_and(|reader| reader < first.lsn);
-            if first.lsn > persisted || first.strip > strip_done || read {
+            if first.lsn > persisted || first.strip > strip_done || read || busy(first.run) {
                 break;
             }
             let run = first.run;
@@ -639,11 +641,15 @@ mod tests {
         let segment = space.choose_data(5, false).unwrap();
         let run = space.take_data(segment, [0; 4], 5);
         space.quarantine(run, Lsn(7), 3);
-        assert!(!space.end_quarantine(Lsn(6), 3, None));
-        assert!(!space.end_quarantine(Lsn(7), 2, None));
-        assert!(!space.end_quarantine(Lsn(7), 3, Some(Lsn(6))), "a reader may still see it");
+        assert!(!space.end_quarantine(Lsn(6), 3, None, |_| false));
+        assert!(!space.end_quarantine(Lsn(7), 2, None, |_| false));
+        assert!(
+            !space.end_quarantine(Lsn(7), 3, Some(Lsn(6)), |_| false),
+            "a reader may still see it"
+        );
+        assert!(!space.end_quarantine(Lsn(7), 3, None, |busy| busy == run));
         assert!(space.is_held(run));
-        assert!(space.end_quarantine(Lsn(7), 3, Some(Lsn(7))));
+        assert!(space.end_quarantine(Lsn(7), 3, Some(Lsn(7)), |_| false));
         assert!(!space.is_held(run));
     }
 

@@ -650,9 +650,10 @@ impl Inner {
     /// Lets go of freed blocks that nothing needs any more; whether there were any.
     pub(super) fn end_quarantine(&self) -> bool {
         let reader = self.oldest_reader();
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         let (persisted, strip) = (state.marks.persisted, state.strip_persisted);
-        state.space.end_quarantine(persisted, strip, reader)
+        let busy = |run| state.pending.overlaps(run);
+        state.space.end_quarantine(persisted, strip, reader, busy)
     }
 
     // Marks.
