@@ -17,6 +17,10 @@ pub enum Error {
     #[error("there is no store in {path}; `dfuse --embedded {path} MOUNTPOINT` makes one")]
     NoStore { path: PathBuf },
     #[error(
+        "{path} holds no store ({found}); `dfuse --embedded {path} MOUNTPOINT` makes one where nothing else is"
+    )]
+    NoStoreOn { path: PathBuf, found: String },
+    #[error(
         "{path} is not empty and holds no store ({found} is in it); name an empty directory or a new one"
     )]
     Foreign { path: PathBuf, found: String },

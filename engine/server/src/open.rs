@@ -37,7 +37,12 @@ pub(crate) async fn open(handle: Handle, config: EngineConfig, place: Place) -> 
     let failed = |reason: String| Error::Open { path: place.path.clone(), reason };
     let device = open_device(&handle, &config, &place).await?;
     let store = open_or_format(device, &handle, &config).await;
-    let store = store.map_err(|error| failed(error.to_string()))?;
+    let store = store.map_err(|error| match error {
+        OpenError::Label(LabelError::NoStore { found }) => {
+            Error::NoStoreOn { path: place.path.clone(), found }
+        }
+        error => failed(error.to_string()),
+    })?;
     let vos = Vos::open(store, handle, VosOptions::default()).await;
     vos.map_err(|error| failed(error.to_string()))
 }
