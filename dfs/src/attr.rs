@@ -55,11 +55,13 @@ impl Dfs {
             if let Some(size) = set.size {
                 cut(&mut change, &record, size);
             }
-            if change.commit(&self.container).await?.is_some() {
+            let done = change.commit(&self.container).await;
+            if set.size.is_some() {
+                inode.change_facts(|_| None);
+                inode.new_era();
+            }
+            if done?.is_some() {
                 inode.learn(Loaded { home: old.home, record: Arc::new(record) });
-                if set.size.is_some() {
-                    inode.change_facts(|_| None);
-                }
                 return Ok(());
             }
             inode.doubt();

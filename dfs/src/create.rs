@@ -25,6 +25,14 @@ struct Make<'a> {
     caller: Caller,
 }
 
+/// What is known of an inode that was just made: nothing is in it.
+fn facts_of_new(kind: Kind) -> Facts {
+    match kind {
+        Kind::Directory => Facts::Directory { subdirectories: 0, stamp: 0, stored_bytes: 0 },
+        _ => Facts::File(ObjectInfo::default()),
+    }
+}
+
 impl Dfs {
     /// Every kind but directories and symlinks, by `mode`'s type bits (none: a file). `mode` has the umask applied.
     pub async fn mknod(
@@ -158,9 +166,7 @@ impl Dfs {
         self.commit_new(change).await?;
         let home = Home::Entry { parent, name: Bytes::copy_from_slice(name) };
         let inode = self.learn_new(Loaded { home, record: Arc::new(record) });
-        if kind != Kind::Directory {
-            inode.learn_facts(inode.generation(), Facts::File(ObjectInfo::default()));
-        }
+        inode.learn_facts(inode.generation(), facts_of_new(kind));
         self.names_changed(parent);
         let entry = Entry { attr: self.attr(&inode).await? };
         self.remember(ino, 1);

@@ -4,6 +4,7 @@
 //! Reads and writes take a shared turn, so a truncate is before or after all of each; an append takes an exclusive one,
 //! and proves the end that it saw.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use daos_types::Epoch;
 use daos_types::rpc::{Condition, DATA_BYTES_MAX, FetchPart, Fetched, OPS_MAX, ObjectInfo, Op};
 
 use crate::attr::{data_key, without_set_id};
+use crate::cache::whole_pages;
 use crate::change::{Change, Place, TRIES_MAX};
 use crate::keys;
 use crate::load::{data_end, file_size, object_part, read_object};
@@ -55,34 +57,36 @@ impl Dfs {
         let loaded = self.file(&inode).await?;
         let record = &*loaded.record;
         let len = (len.min(DATA_BYTES_MAX) as u64).min(FILE_BYTES_MAX.saturating_sub(offset));
-        let generation = inode.generation();
         let known = match inode.size_facts() {
             Some(Facts::File(info)) if self.cache_attributes => Some(info),
             _ => None,
         };
         // When the size is known only what is there is asked for; else size and data come together.
-        let wanted = match known {
-            Some(info) => len.min(file_size(record, &info).saturating_sub(offset)),
-            None => len,
+        let Some(info) = known else {
+            return self.read_with_size(&inode, record, offset, len).await;
         };
-        let pieces: Vec<Piece> = pieces(record.chunk_bytes, offset, wanted).collect();
+        let len = len.min(file_size(record, &info).saturating_sub(offset));
+        if self.cache.takes(len) {
+            return self.read_cached(&inode, record, offset..offset + len).await;
+        }
+        self.fetch_range(record, offset..offset + len).await
+    }
+
+    async fn read_with_size(
+        &self,
+        inode: &Inode,
+        record: &Record,
+        offset: u64,
+        len: u64,
+    ) -> Result<Bytes> {
+        let generation = inode.generation();
+        let pieces: Vec<Piece> = pieces(record.chunk_bytes, offset, len).collect();
         let mut batches = pieces.chunks(PIECES_MAX);
         let mut parts = read_parts(record, batches.next().unwrap_or_default());
-        if known.is_none() {
-            parts.push(object_part(record.oid));
-        }
-        if parts.is_empty() {
-            return Ok(Bytes::new());
-        }
+        parts.push(object_part(record.oid));
         let mut fetched = self.container.fetch(parts).await?;
-        let info = match known {
-            Some(info) => info,
-            None => {
-                let info = read_object(fetched.pop())?;
-                inode.learn_facts(generation, Facts::File(info));
-                info
-            }
-        };
+        let info = read_object(fetched.pop())?;
+        inode.learn_facts(generation, Facts::File(info));
         for batch in batches {
             fetched.extend(self.container.fetch(read_parts(record, batch)).await?);
         }
@@ -90,6 +94,37 @@ impl Dfs {
         let left = file_size(record, &info).saturating_sub(offset);
         data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         Ok(data)
+    }
+
+    /// A read through the data cache; the caller holds a shared turn.
+    async fn read_cached(
+        &self,
+        inode: &Inode,
+        record: &Record,
+        range: Range<u64>,
+    ) -> Result<Bytes> {
+        let era = inode.cached_era(&range);
+        if let Some(found) = era.and_then(|era| self.cache.read(inode.ino, era, &range)) {
+            return Ok(found);
+        }
+        let generation = inode.generation();
+        let pages = whole_pages(&range);
+        let data = self.fetch_range(record, pages.clone()).await?;
+        inode.cacheable(generation, &range, |era| {
+            self.cache.keep(inode.ino, era, pages.start, &data);
+        });
+        let skip = (range.start - pages.start) as usize;
+        Ok(data.slice(skip..skip + (range.end - range.start) as usize))
+    }
+
+    async fn fetch_range(&self, record: &Record, range: Range<u64>) -> Result<Bytes> {
+        let len = range.end - range.start;
+        let pieces: Vec<Piece> = pieces(record.chunk_bytes, range.start, len).collect();
+        let mut fetched = Vec::new();
+        for batch in pieces.chunks(PIECES_MAX) {
+            fetched.extend(self.container.fetch(read_parts(record, batch)).await?);
+        }
+        join(fetched)
     }
 
     /// Writes `data` (at most its first 4 MiB, and 60 chunks), all or nothing, and says how much. `append`: at the end, wherever that is;
@@ -118,10 +153,12 @@ impl Dfs {
         let loaded = self.file(&inode).await?;
         let data = fitting(loaded.record.chunk_bytes, offset, data)?;
         let change = write_change(&loaded.record, offset, &data);
+        let writing = inode.writing(&self.cache, offset..offset + data.len() as u64);
         let Some(epoch) = change.commit(&self.container).await? else {
             return Err(Error::Protocol { asked: "write without conditions" });
         };
         note_written(&inode, &loaded.record, offset + data.len() as u64, epoch);
+        drop(writing);
         Ok(data.len())
     }
 
@@ -141,10 +178,12 @@ impl Dfs {
                 let place = Place::of(&loaded.home, inode.ino, self.lease).ok_or(Error::Stale)?;
                 change.expect_record(&place, record);
             }
+            let writing = inode.writing(&self.cache, offset..offset + data.len() as u64);
             if let Some(epoch) = change.commit(&self.container).await? {
                 note_written(inode, record, offset + data.len() as u64, epoch);
                 return Ok(data.len());
             }
+            drop(writing);
             inode.doubt();
         }
         Err(Error::Contended { tries: TRIES_MAX })

@@ -4,11 +4,15 @@
 //! errno ([`Error::errno`]), chosen in `error.rs` and nowhere else. What each call does is in `SEMANTICS.md`, what is
 //! stored in `FORMAT.md`.
 //!
+//! A call's future is to be polled to its end: dropped before, its change may still happen, and what this mount remembers of the
+//! inode may be old.
+//!
 //! # Not here
 //! Permission checks (the kernel's, by `default_permissions`), locks (the kernel's), path walks, FUSE.
 #![forbid(unsafe_code)]
 
 mod attr;
+mod cache;
 mod change;
 mod check;
 mod copy;

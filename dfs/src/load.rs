@@ -189,8 +189,11 @@ impl Dfs {
         let generation = inode.generation();
         let mut parts = Vec::new();
         facts_parts(&loaded.record, &mut parts);
-        let mut fetched = self.container.fetch(parts).await?.into_iter();
-        let facts = read_facts(&loaded.record, &mut fetched)?;
+        let fetched = match parts.is_empty() {
+            true => Vec::new(),
+            false => self.container.fetch(parts).await?,
+        };
+        let facts = read_facts(&loaded.record, &mut fetched.into_iter())?;
         inode.learn_facts(generation, facts);
         Ok(facts)
     }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use daos_client::Container;
 use daos_types::{BLOCK_BYTES, Epoch};
 
+use crate::cache::Cache;
 use crate::handles::Handles;
 use crate::lock::Lock;
 use crate::numbers::Numbers;
@@ -23,7 +24,7 @@ pub struct MountOptions {
     pub epoch: Option<Epoch>,
     /// Keep inode records and sizes in memory. Right while this mount is the container's only writer.
     pub cache_attributes: bool,
-    /// Bytes of file data to keep in memory; 0: none.
+    /// Bytes of file data to keep in memory, with `cache_attributes`; 0: none.
     pub cache_bytes: usize,
     /// Most inodes to remember.
     pub inodes_max: usize,
@@ -65,6 +66,7 @@ pub struct Dfs {
     pub(crate) cache_attributes: bool,
     pub(crate) chunk_bytes: u64,
     pub(crate) table: Table,
+    pub(crate) cache: Cache,
     pub(crate) handles: Handles,
     pub(crate) numbers: Numbers,
     /// Names this mount's orphans: a number that it leased at its start and gives to no inode. 0: read-only.
@@ -120,6 +122,7 @@ impl Dfs {
             cache_attributes: options.cache_attributes,
             chunk_bytes: superblock.chunk_bytes,
             table: Table::new(options.inodes_max),
+            cache: Cache::new(if options.cache_attributes { options.cache_bytes } else { 0 }),
             handles: Handles::new(options.handles_max),
             lease: 0,
             moving: Lock::default(),

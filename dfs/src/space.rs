@@ -73,12 +73,14 @@ impl Dfs {
         let first = batches.next().unwrap_or_default();
         let done = self.fallocate_first(&inode, plan, end, first).await;
         inode.change_facts(|_| None);
+        inode.new_era();
         done?;
         for batch in batches {
             let mut change = Change::new();
             push_pieces(&mut change, &loaded.record, plan, batch);
             let done = change.commit(&self.container).await;
             inode.change_facts(|_| None);
+            inode.new_era();
             done?;
         }
         Ok(())

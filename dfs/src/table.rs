@@ -11,12 +11,14 @@
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use daos_types::rpc::ObjectInfo;
 
 use crate::Ino;
+use crate::cache::{self, Cache};
 use crate::lock::{How, Lock};
 use crate::record::Record;
 
@@ -77,8 +79,12 @@ struct State {
     facts: Option<Facts>,
     /// `facts` hold but for the stored bytes.
     space_unknown: bool,
-    /// Raised whenever facts may have changed.
+    /// Raised whenever facts or data may have changed.
     generation: u64,
+    /// Pages of the data cache of other eras are not this file's any more.
+    era: u64,
+    /// Writes under way.
+    writing: Vec<Range<u64>>,
     used: bool,
 }
 
@@ -168,6 +174,37 @@ impl Inode {
         state.facts = state.facts.and_then(change);
     }
 
+    /// Whether the data cache may be asked for `range`; the era to ask for.
+    pub(crate) fn cached_era(&self, range: &Range<u64>) -> Option<u64> {
+        let state = self.state();
+        (!state.is_written(range)).then_some(state.era)
+    }
+
+    /// Calls `keep` with the era if what a fetch that began at `generation` brought of `range` is still so.
+    pub(crate) fn cacheable(&self, generation: u64, range: &Range<u64>, keep: impl FnOnce(u64)) {
+        let state = self.state();
+        if state.generation == generation && !state.is_written(range) {
+            keep(state.era);
+        }
+    }
+
+    /// Everything of the file may have changed; the caller has an exclusive turn.
+    pub(crate) fn new_era(&self) {
+        let mut state = self.state();
+        state.era += 1;
+        state.generation += 1;
+    }
+
+    /// A write of `range` begins. Until the guard is dropped the data cache is not asked for it.
+    pub(crate) fn writing<'a>(
+        self: &Arc<Self>,
+        cache: &'a Cache,
+        range: Range<u64>,
+    ) -> Writing<'a> {
+        self.state().writing.push(range.clone());
+        Writing { inode: Arc::clone(self), cache, range }
+    }
+
     pub(crate) fn opens(&self) -> u64 {
         self.state().opens
     }
@@ -187,6 +224,37 @@ impl Inode {
         let mut state = self.state();
         let used = std::mem::take(&mut state.used);
         Arc::strong_count(self) == 1 && state.opens == 0 && !used
+    }
+}
+
+impl State {
+    fn is_written(&self, range: &Range<u64>) -> bool {
+        // Whole pages are kept, so whole pages count.
+        let pages = cache::whole_pages(range);
+        self.writing.iter().any(|write| write.start < pages.end && pages.start < write.end)
+    }
+}
+
+/// A write under way; when it ends, its pages are out of the data cache.
+pub(crate) struct Writing<'a> {
+    inode: Arc<Inode>,
+    cache: &'a Cache,
+    range: Range<u64>,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let era = {
+            let mut state = self.inode.state();
+            // From here on no older fetch leaves anything.
+            state.generation += 1;
+            state.era
+        };
+        self.cache.drop_range(self.inode.ino, era, &self.range);
+        let mut state = self.inode.state();
+        if let Some(at) = state.writing.iter().position(|range| *range == self.range) {
+            state.writing.swap_remove(at);
+        }
     }
 }
 

@@ -19,10 +19,10 @@ pub async fn container() -> Container {
     pool.container_or_create("home").await.unwrap()
 }
 
-/// Runs `test` on a new filesystem, with and without the attribute cache.
+/// Runs `test` on a new filesystem, with and without caches.
 pub fn on_a_new_filesystem<F: Future<Output = ()>>(test: impl Fn(Arc<Dfs>) -> F) {
-    for cache_attributes in [true, false] {
-        let options = MountOptions { cache_attributes, ..MountOptions::default() };
+    for (cache_attributes, cache_bytes) in [(true, 0), (false, 0), (true, 1 << 20)] {
+        let options = MountOptions { cache_attributes, cache_bytes, ..MountOptions::default() };
         block_on(async {
             let dfs = Dfs::mount(container().await, options).await.unwrap();
             test(Arc::clone(&dfs)).await;

@@ -29,6 +29,7 @@ fn setting(name: &str) -> Option<u64> {
 async fn mount(container: &Container, seed: u64) -> Arc<Dfs> {
     let options = MountOptions {
         cache_attributes: seed % 3 != 0,
+        cache_bytes: if seed % 2 == 1 { 1 << 20 } else { 0 },
         // Few chunks of few blocks make many borders; few inodes make many that were forgotten.
         chunk_bytes: 8192,
         inodes_max: if seed % 2 == 0 { 16 } else { 10_000 },
