@@ -72,6 +72,8 @@ pub fn detach() -> io::Result<()> {
 pub fn leave_session() {
     // Fails only for a process group's leader, which a child of the command is not.
     let _ = rustix::process::setsid();
+    // In lists of processes; it would be `exe`, by how it was started.
+    let _ = rustix::thread::set_name(c"dfuse");
 }
 
 /// In the command: starts the daemon and waits for its word.

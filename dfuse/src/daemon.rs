@@ -31,8 +31,9 @@ const REQUESTS_MAX: usize = 512;
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(30);
 /// For requests in flight when the mount is gone.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
-/// For the kernel's last word after an unmount.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(5);
+/// For the kernel's last word after an unmount. It does not come while programs have files open, which fusermount3, by which users
+/// unmount, does not tell.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the main thread waits for.
 pub enum Event {
@@ -221,7 +222,7 @@ fn await_end(events: &Receiver<Event>) {
     match events.recv_timeout(FAREWELL_PATIENCE) {
         Ok(Event::Ended(Err(e))) => tracing::warn!("the connection to the kernel ended with: {e}"),
         Ok(_) | Err(RecvTimeoutError::Disconnected) => {}
-        Err(RecvTimeoutError::Timeout) => tracing::warn!("the kernel has not ended the session"),
+        Err(RecvTimeoutError::Timeout) => tracing::warn!("programs with open files get errors now"),
     }
 }
 

@@ -23,12 +23,16 @@ pub enum Error {
 }
 
 fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            " (is /dev/fuse there? In a container it must be passed in, and fusermount3 be installed: \
-             apt-get install fuse3)"
+    let device = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+    match (device.map_err(|e| e.kind()), error.kind()) {
+        (Err(io::ErrorKind::NotFound), _) => {
+            " (there is no /dev/fuse; a container must be given it: --device /dev/fuse --cap-add SYS_ADMIN)"
         }
-        io::ErrorKind::PermissionDenied => {
+        (Err(io::ErrorKind::PermissionDenied), _) => {
+            " (this user may not open /dev/fuse; root can allow it: chmod 666 /dev/fuse)"
+        }
+        (_, io::ErrorKind::NotFound) => " (users need fusermount3: apt-get install fuse3)",
+        (_, io::ErrorKind::PermissionDenied) => {
             " (mounting for other users needs root, or user_allow_other in /etc/fuse.conf)"
         }
         _ => "",
