@@ -377,3 +377,23 @@ fn a_process_that_is_told_to_go_leaves_no_request_unanswered() {
         assert_eq!(fs::read_to_string(site.mnt().join(format!("f{n}"))).unwrap(), "data", "f{n}");
     }
 }
+
+#[test]
+fn space_of_a_removed_file_comes_back_by_itself() {
+    require_fuse!();
+    let site = Site::new();
+    let _daemon = site.start();
+    let used = || {
+        let space = rustix::fs::statvfs(site.mnt()).unwrap();
+        (space.f_blocks - space.f_bfree) * space.f_frsize
+    };
+    let before = used();
+    fs::write(site.mnt().join("big"), vec![3; 64 << 20]).unwrap();
+    assert!(used() >= before + (64 << 20));
+    fs::remove_file(site.mnt().join("big")).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while used() > before + (1 << 20) {
+        assert!(Instant::now() < until, "{} bytes are still used", used() - before);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -60,6 +60,8 @@ pub(crate) struct Commit<'t, 'a> {
     objects: i64,
     stored_bytes: i64,
     freed: Vec<Run>,
+    /// Something was left for the background to give back.
+    detached: bool,
 }
 
 impl<'t, 'a> Commit<'t, 'a> {
@@ -87,6 +89,7 @@ impl<'t, 'a> Commit<'t, 'a> {
             objects: 0,
             stored_bytes: 0,
             freed: Vec::new(),
+            detached: false,
         })
     }
 
@@ -96,8 +99,8 @@ impl<'t, 'a> Commit<'t, 'a> {
         Abort::Error(Error::Stopped)
     }
 
-    /// Writes what was collected.
-    pub fn finish(mut self) -> Result<(), Abort> {
+    /// Writes what was collected; whether there is now something to give back in the background.
+    pub fn finish(mut self) -> Result<bool, Abort> {
         if self.answered.get() != self.prepared.needs.len() {
             return Err(self.stale());
         }
@@ -118,7 +121,7 @@ impl<'t, 'a> Commit<'t, 'a> {
             let stored_bytes = add(self.record.stored_bytes, self.stored_bytes);
             self.roots.set_counters(self.tx, self.id, (objects, stored_bytes))?;
         }
-        Ok(())
+        Ok(self.detached)
     }
 
     fn object(&self, object: ObjectId) -> Object {
@@ -201,6 +204,7 @@ impl<'t, 'a> Commit<'t, 'a> {
         for some in later.chunks(DEFERRED_RUNS) {
             let entry = deferred(self.moment.epoch, some);
             self.roots.reclaim.add_run(self.tx, Contents::Object, &entry)?;
+            self.detached = true;
         }
         Ok(())
     }
@@ -266,6 +270,7 @@ impl Ground for Commit<'_, '_> {
             }
             header
         } else {
+            self.detached = true;
             match there.detach(self.tx, self.roots.reclaim, PAIRS_MAX)? {
                 Detached::Absent => return Ok(()),
                 Detached::Gone { header, pairs } => {
@@ -293,6 +298,7 @@ impl Ground for Commit<'_, '_> {
                 self.put_history(&prefix.tree_key(self.moment.epoch, tree), b"")?;
             }
         } else {
+            self.detached = true;
             there.detach_range(self.tx, self.roots.reclaim, from, to)?;
         }
         let left = there.edit(self.tx).remove_range(from, to, usize::MAX)?;

@@ -59,6 +59,9 @@ impl Vos {
             if let Some(committed) = done {
                 drop(held.take());
                 drop(prepared);
+                if committed.value {
+                    self.background.notify_all();
+                }
                 Stage::Reply.enter();
                 self.store.acknowledged(committed.lsn).await?;
                 return Ok(Reply::Transacted { epoch: committed.epoch });
@@ -78,7 +81,7 @@ impl Vos {
         request: &Transact,
         prepared: &Prepared,
         judged: &Judged,
-    ) -> Result<Option<Committed<()>>> {
+    ) -> Result<Option<Committed<bool>>> {
         let stale = Cell::new(false);
         let failed = Cell::new(false);
         let run = |tx: &mut crate::store::Tx<'_>| {
