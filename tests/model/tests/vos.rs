@@ -814,3 +814,33 @@ fn requests_equal_the_model_when_acknowledged_means_stable() {
         run(seed, config);
     });
 }
+
+#[test]
+fn space_of_a_punched_object_comes_back_while_nobody_asks_for_it() {
+    sim::run(1, |handle| async move {
+        let run = Run::new(PLAIN, handle).await;
+        let vos = run.vos();
+        let free = async || match vos.handle(Request::Query).await {
+            Ok(Reply::Usage(usage)) => usage.free,
+            other => panic!("{other:?}"),
+        };
+        let object = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 1, 1);
+        let key = |chunk| KeyRef { object, dkey: Dkey::from_u64(chunk), akey: "0".into() };
+        let transact = async |op| {
+            let container = ContainerId(1);
+            let request = Transact { container, conditions: vec![], ops: vec![op] };
+            vos.handle(Request::Transact(request)).await.expect("there is room");
+        };
+        let at_first = free().await;
+        let data = Bytes::from(vec![7; 1 << 20]);
+        for chunk in 1..=64 {
+            transact(Op::UpdateArray { key: key(chunk), offset: 0, data: data.clone() }).await;
+        }
+        let full = free().await;
+        assert!(full + (64 << 20) <= at_first, "{full} of {at_first} is free");
+        transact(Op::PunchObject { object }).await;
+        run.handle.sleep(Duration::from_secs(5)).await;
+        let after = free().await;
+        assert!(after + (1 << 20) >= at_first, "{after} of {at_first} is free again");
+    });
+}
