@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daos_client::Client;
 use daos_media::{Device, FaultDevice, MemDevice};
@@ -58,8 +59,13 @@ impl Machine {
     }
 }
 
+/// Longest time that an operation of a fragile disk takes: so several are under way.
+const LATENCY_MAX: Duration = Duration::from_micros(300);
+
 /// A disk that a fault can be aimed at.
 #[must_use]
 pub fn fragile(disk: Rc<MemDevice>, handle: &Handle, seed: u64) -> Rc<FaultDevice> {
-    FaultDevice::new(disk, handle.clone(), seed)
+    let disk = FaultDevice::new(disk, handle.clone(), seed);
+    disk.set_latency_max(LATENCY_MAX);
+    disk
 }

@@ -31,8 +31,13 @@ pub type Tree = BTreeMap<String, Node>;
 
 /// Reads all of it.
 pub async fn tree(dfs: &Dfs) -> Result<Tree> {
+    tree_of(dfs, dfs.root()).await
+}
+
+/// Reads what is below a directory; paths begin there.
+pub async fn tree_of(dfs: &Dfs, top: Ino) -> Result<Tree> {
     let mut tree = Tree::new();
-    let mut todo = vec![(String::from("/"), dfs.root())];
+    let mut todo = vec![(String::from("/"), top)];
     while let Some((path, ino)) = todo.pop() {
         let node = node(dfs, ino).await?;
         if node.kind == Kind::Directory {

@@ -89,82 +89,89 @@ pub fn step(random: &mut Random) -> Step {
     }
 }
 
-/// Does it. The errors that a step may have are those of a tree in which its names are not there, or there already.
+/// Does it in the whole filesystem. The errors that a step may have are those of a tree in which its names are not there, or there already.
 pub async fn apply(dfs: &Dfs, step: &Step) -> Result<()> {
+    apply_below(dfs, dfs.root(), step).await
+}
+
+/// As `apply`, with `top` as the root.
+pub async fn apply_below(dfs: &Dfs, top: Ino, step: &Step) -> Result<()> {
+    let resolve = |path| resolve(dfs, top, path);
+    let parent = |path| parent(dfs, top, path);
     match step {
         Step::Create(path) => {
-            let (parent, name) = parent(dfs, path).await?;
+            let (parent, name) = parent(path).await?;
             let flags = libc::O_RDWR | libc::O_EXCL;
             let (entry, handle) = dfs.create(parent, name, 0o644, flags, USER).await?;
             dfs.release(entry.attr.ino, handle).await
         }
         Step::Mkdir(path) => {
-            let (parent, name) = parent(dfs, path).await?;
+            let (parent, name) = parent(path).await?;
             dfs.mkdir(parent, name, 0o755, USER).await.map(drop)
         }
         Step::Symlink(target, path) => {
-            let (parent, name) = parent(dfs, path).await?;
+            let (parent, name) = parent(path).await?;
             dfs.symlink(parent, name, target.as_bytes(), USER).await.map(drop)
         }
         Step::Link(path, new) => {
-            let ino = resolve(dfs, path).await?;
-            let (parent, name) = parent(dfs, new).await?;
+            let ino = resolve(path).await?;
+            let (parent, name) = parent(new).await?;
             dfs.link(ino, parent, name).await.map(drop)
         }
         Step::Unlink(path) => {
-            let (parent, name) = parent(dfs, path).await?;
+            let (parent, name) = parent(path).await?;
             dfs.unlink(parent, name).await
         }
         Step::Rmdir(path) => {
-            let (parent, name) = parent(dfs, path).await?;
+            let (parent, name) = parent(path).await?;
             dfs.rmdir(parent, name).await
         }
         Step::Rename(old, new, exchange) => {
-            let (parent_of_old, old) = parent(dfs, old).await?;
-            let (parent_of_new, new) = parent(dfs, new).await?;
+            let (parent_of_old, old) = parent(old).await?;
+            let (parent_of_new, new) = parent(new).await?;
             let flags = RenameFlags { exchange: *exchange, ..RenameFlags::default() };
             dfs.rename(parent_of_old, old, parent_of_new, new, flags).await
         }
         Step::Write { path, offset, bytes, byte } => {
-            let ino = resolve(dfs, path).await?;
+            let ino = resolve(path).await?;
             let data = vec![*byte; *bytes].into();
             let written = dfs.write(ino, Handle(0), *offset, data, false, false).await?;
             assert_eq!(written, *bytes, "a small write is done whole");
             Ok(())
         }
         Step::Truncate(path, size) => {
-            let ino = resolve(dfs, path).await?;
+            let ino = resolve(path).await?;
             dfs.setattr(ino, SetAttr { size: Some(*size), ..SetAttr::default() }).await.map(drop)
         }
         Step::PunchHole { path, offset, bytes } => {
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-            dfs.fallocate(resolve(dfs, path).await?, mode, *offset, *bytes).await
+            dfs.fallocate(resolve(path).await?, mode, *offset, *bytes).await
         }
         Step::Allocate { path, offset, bytes } => {
-            dfs.fallocate(resolve(dfs, path).await?, 0, *offset, *bytes).await
+            dfs.fallocate(resolve(path).await?, 0, *offset, *bytes).await
         }
         Step::Xattr(path, byte) => {
-            let ino = resolve(dfs, path).await?;
+            let ino = resolve(path).await?;
             let value = vec![*byte; 100 + *byte as usize * 10];
             dfs.setxattr(ino, b"user.x", &value, XattrSet::Any).await
         }
         Step::Chmod(path, mode) => {
-            let ino = resolve(dfs, path).await?;
+            let ino = resolve(path).await?;
             dfs.setattr(ino, SetAttr { mode: Some(*mode), ..SetAttr::default() }).await.map(drop)
         }
-        Step::Fsync(path) => dfs.fsync(resolve(dfs, path).await?, false).await,
+        Step::Fsync(path) => dfs.fsync(resolve(path).await?, false).await,
     }
 }
 
-async fn resolve(dfs: &Dfs, path: &str) -> Result<Ino> {
-    let mut at = dfs.root();
+async fn resolve(dfs: &Dfs, top: Ino, path: &str) -> Result<Ino> {
+    let mut at = top;
     for name in path.split('/').filter(|name| !name.is_empty()) {
         at = dfs.lookup(at, name.as_bytes()).await?.attr.ino;
     }
     Ok(at)
 }
 
-async fn parent<'a>(dfs: &Dfs, path: &'a str) -> Result<(Ino, &'a [u8])> {
+async fn parent<'a>(dfs: &Dfs, top: Ino, path: &'a str) -> Result<(Ino, &'a [u8])> {
     let (directory, name) = path.rsplit_once('/').expect("paths are absolute");
-    Ok((resolve(dfs, directory).await?, name.as_bytes()))
+    Ok((resolve(dfs, top, directory).await?, name.as_bytes()))
 }
