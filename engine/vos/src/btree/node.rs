@@ -38,7 +38,10 @@ const _: () = assert!(BUCKET_BYTES <= u16::MAX as usize);
 // A leaf holds at least three of the largest pairs, so a split always makes room.
 const _: () = assert!(3 * (SLOT + LEAF_CELL_HEAD + KEY_MAX + VALUE_MAX) <= CAPACITY);
 
-fn u16_at(bytes: &[u8], at: usize) -> usize {
+type Page = [u8; BUCKET_BYTES];
+
+#[inline]
+fn u16_at(bytes: &Page, at: usize) -> usize {
     u16::from_le_bytes([bytes[at], bytes[at + 1]]).into()
 }
 
@@ -48,37 +51,46 @@ fn u16_bytes(value: usize) -> [u8; 2] {
 
 /// A node to read.
 #[derive(Clone, Copy)]
-pub(super) struct Node<'a>(&'a [u8]);
+pub(super) struct Node<'a>(&'a Page);
 
 impl<'a> Node<'a> {
+    #[inline]
     pub(super) fn read<P: Pages + ?Sized>(pages: &'a P, bucket: BucketId) -> Result<Self, Abort> {
-        Ok(Self(pages.page(bucket)?))
+        let page = pages.page(bucket)?;
+        Ok(Self(page.try_into().expect("a bucket has BUCKET_BYTES")))
     }
 
+    #[inline]
     pub(super) fn level(self) -> u8 {
         self.0[LEVEL_AT]
     }
 
+    #[inline]
     pub(super) fn is_leaf(self) -> bool {
         self.level() == 0
     }
 
+    #[inline]
     pub(super) fn count(self) -> usize {
         u16_at(self.0, COUNT_AT)
     }
 
+    #[inline]
     fn heap(self) -> usize {
         u16_at(self.0, HEAP_AT)
     }
 
+    #[inline]
     pub(super) fn prefix(self) -> &'a [u8] {
         &self.0[HEAD..HEAD + u16_at(self.0, PREFIX_LEN_AT)]
     }
 
+    #[inline]
     fn slots_at(self) -> usize {
         HEAD + u16_at(self.0, PREFIX_LEN_AT)
     }
 
+    #[inline]
     fn slot(self, index: usize) -> usize {
         u16_at(self.0, self.slots_at() + index * SLOT)
     }
@@ -92,6 +104,7 @@ impl<'a> Node<'a> {
     }
 
     /// Key without the prefix.
+    #[inline]
     pub(super) fn suffix(self, index: usize) -> &'a [u8] {
         let cell = self.slot(index);
         let len = u16_at(self.0, cell);
@@ -103,6 +116,7 @@ impl<'a> Node<'a> {
         [self.prefix(), self.suffix(index)].concat()
     }
 
+    #[inline]
     fn value_range(self, index: usize) -> Range<usize> {
         debug_assert!(self.is_leaf());
         let cell = self.slot(index);
@@ -110,10 +124,12 @@ impl<'a> Node<'a> {
         start..start + u16_at(self.0, cell + 2)
     }
 
+    #[inline]
     pub(super) fn value(self, index: usize) -> &'a [u8] {
         &self.0[self.value_range(index)]
     }
 
+    #[inline]
     pub(super) fn child(self, index: usize) -> BucketId {
         debug_assert!(!self.is_leaf());
         let at = self.slot(index) + 2;
@@ -140,16 +156,24 @@ impl<'a> Node<'a> {
         let Some(suffix) = key.strip_prefix(prefix) else {
             return Err(if key < prefix { 0 } else { self.count() });
         };
+        let (target, slots_at) = (Target::new(suffix), self.slots_at());
         let (mut low, mut high) = (0, self.count());
         while low < high {
             let middle = low.midpoint(high);
-            match self.suffix(middle).cmp(suffix) {
+            match target.compare(self.cell_key(slots_at, middle, LEAF_CELL_HEAD)) {
                 Ordering::Less => low = middle + 1,
                 Ordering::Equal => return Ok(middle),
                 Ordering::Greater => high = middle,
             }
         }
         Err(low)
+    }
+
+    #[inline]
+    fn cell_key(self, slots_at: usize, index: usize, head: usize) -> &'a [u8] {
+        let cell = u16_at(self.0, slots_at + index * SLOT);
+        let len = u16_at(self.0, cell);
+        &self.0[cell + head..cell + head + len]
     }
 
     /// The first slot of a leaf with key `>= key`.
@@ -159,10 +183,12 @@ impl<'a> Node<'a> {
 
     /// The slot of an interior node whose child covers `key`.
     pub(super) fn child_index(self, key: &[u8]) -> usize {
+        let (target, slots_at) = (Target::new(key), self.slots_at());
         let (mut low, mut high) = (1, self.count());
         while low < high {
             let middle = low.midpoint(high);
-            if self.suffix(middle) <= key { low = middle + 1 } else { high = middle }
+            let separator = self.cell_key(slots_at, middle, INTERIOR_CELL_HEAD);
+            if target.compare(separator).is_gt() { high = middle } else { low = middle + 1 }
         }
         low - 1
     }
@@ -210,6 +236,35 @@ impl<'a> Node<'a> {
         }
         Ok(())
     }
+}
+
+/// A key that is searched for, with its first bytes as a number: they decide nearly every comparison.
+struct Target<'k> {
+    key: &'k [u8],
+    head: u64,
+}
+
+impl<'k> Target<'k> {
+    fn new(key: &'k [u8]) -> Self {
+        Self { key, head: head(key) }
+    }
+
+    /// How `other` compares with the key.
+    #[inline]
+    fn compare(&self, other: &[u8]) -> Ordering {
+        head(other).cmp(&self.head).then_with(|| other.cmp(self.key))
+    }
+}
+
+/// The first 8 bytes, zeros for what is missing: where two differ, the keys differ likewise.
+#[inline]
+fn head(key: &[u8]) -> u64 {
+    if let Some(bytes) = key.first_chunk::<8>() {
+        return u64::from_be_bytes(*bytes);
+    }
+    let mut bytes = [0; 8];
+    bytes[..key.len()].copy_from_slice(key);
+    u64::from_be_bytes(bytes)
 }
 
 /// Cells on their way into a node, in one run of bytes.
@@ -391,10 +446,12 @@ pub(super) fn remove<P: PagesMut + ?Sized>(
     let gaps = gaps(node, slots.clone());
     let removed: usize = gaps.iter().map(Range::len).sum();
 
-    let kept = (0..count).filter(|index| !slots.contains(index));
-    let old: SmallVec<[usize; 256]> = kept.map(|index| node.slot(index)).collect();
-    let new: SmallVec<[usize; 256]> =
-        old.iter().map(|&cell| cell + space_above(&gaps, cell)).collect();
+    // Slots as they are after the cells have moved up and the rest has closed up.
+    let kept = |index: usize| if index < slots.start { index } else { index + slots.len() };
+    let changed = changed_slots(count - slots.len(), |index| {
+        let cell = node.slot(kept(index));
+        (cell, cell + space_above(&gaps, cell))
+    });
 
     // From the top down, so that nothing is overwritten before it has moved.
     let mut shift = 0;
@@ -409,7 +466,7 @@ pub(super) fn remove<P: PagesMut + ?Sized>(
         let (from, to) = (slots_at + slots.end * SLOT, slots_at + slots.start * SLOT);
         pages.copy_within(bucket, from, to, (count - slots.end) * SLOT)?;
     }
-    write_changed_slots(pages, bucket, slots_at, &old, &new)?;
+    write_slots(pages, bucket, slots_at, changed)?;
     write_count_and_heap(pages, bucket, count - slots.len(), heap + removed)
 }
 
@@ -432,22 +489,30 @@ fn space_above(gaps: &[Range<usize>], cell: usize) -> usize {
     gaps.iter().rev().take_while(|gap| gap.start > cell).map(Range::len).sum()
 }
 
-/// Writes the run of slots from the first to the last that changed.
-fn write_changed_slots<P: PagesMut + ?Sized>(
+/// The run of slots from the first to the last that changes, and its first.
+fn changed_slots(
+    count: usize,
+    old_and_new: impl Fn(usize) -> (usize, usize),
+) -> Option<(usize, SmallVec<[u8; 512]>)> {
+    let differs = |&index: &usize| {
+        let (old, new) = old_and_new(index);
+        old != new
+    };
+    let first = (0..count).find(differs)?;
+    let last = (first..count).rfind(differs)?;
+    Some((first, (first..=last).flat_map(|index| u16_bytes(old_and_new(index).1)).collect()))
+}
+
+fn write_slots<P: PagesMut + ?Sized>(
     pages: &mut P,
     bucket: BucketId,
     slots_at: usize,
-    old: &[usize],
-    new: &[usize],
+    changed: Option<(usize, SmallVec<[u8; 512]>)>,
 ) -> Result<(), Abort> {
-    let changed = |index: &usize| old[*index] != new[*index];
-    let (Some(first), Some(last)) = ((0..old.len()).find(changed), (0..old.len()).rfind(changed))
-    else {
-        return Ok(());
-    };
-    let bytes: SmallVec<[u8; 512]> =
-        new[first..=last].iter().flat_map(|&cell| u16_bytes(cell)).collect();
-    pages.write(bucket, slots_at + first * SLOT, &bytes)
+    match changed {
+        Some((first, bytes)) => pages.write(bucket, slots_at + first * SLOT, &bytes),
+        None => Ok(()),
+    }
 }
 
 /// Replaces `removed` bytes of a value at `at` by `inserted`. There is room for what it grows by.
@@ -469,16 +534,17 @@ pub(super) fn splice<P: PagesMut + ?Sized>(
     assert!(node.free() + removed >= inserted.len(), "the caller made room");
     // Everything from the heap's start to the place moves by the difference.
     let moved = |offset: usize| offset + removed - inserted.len();
-    let old: SmallVec<[usize; 256]> = (0..node.count()).map(|slot| node.slot(slot)).collect();
-    let new: SmallVec<[usize; 256]> =
-        old.iter().map(|&other| if other <= cell { moved(other) } else { other }).collect();
+    let changed = changed_slots(node.count(), |index| {
+        let other = node.slot(index);
+        (other, if other <= cell { moved(other) } else { other })
+    });
     let slots_at = node.slots_at();
     pages.copy_within(bucket, heap, moved(heap), place - heap)?;
     if !inserted.is_empty() {
         pages.write(bucket, moved(place), inserted)?;
     }
     pages.write(bucket, moved(cell) + 2, &u16_bytes(value.len() + inserted.len() - removed))?;
-    write_changed_slots(pages, bucket, slots_at, &old, &new)?;
+    write_slots(pages, bucket, slots_at, changed)?;
     pages.write(bucket, HEAP_AT, &u16_bytes(moved(heap)))
 }
 
