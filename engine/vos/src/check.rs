@@ -171,6 +171,9 @@ impl<'v> Audit<'v> {
             }
         }
         self.compare_space().await?;
+        for finding in self.vos.store.check_device().await? {
+            self.find(finding);
+        }
         if self.silent > 0 {
             self.report.findings.push(format!("and {} more", self.silent));
         }

@@ -48,7 +48,7 @@ mod vos;
 
 pub use store::{
     BUCKET_BLOCKS, BlockAddr, BlockRun, Committed, DataWrite, FormatOptions, Lsn,
-    MEMORY_BUCKETS_MIN, OpenError, OpenOptions, ReadGuard, Recount, Reservation, SegmentUse,
-    SpaceReport, SpaceUsage, Store, Sync, Tx, TxOptions, View,
+    MEMORY_BUCKETS_MIN, OpenError, OpenOptions, ReadGuard, Reservation, SegmentUse, SpaceUsage,
+    Store, Sync, Tx, TxOptions, View,
 };
 pub use vos::{Vos, VosOptions};

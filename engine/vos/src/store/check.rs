@@ -1,157 +1,55 @@
-//! The checker's half for what is below trees: the segment table against a recount of references, buckets at home,
-//! the WAL's chain.
+//! The checker's half for what is below trees, and is not read when trees are walked: the WAL, and where buckets lie
+//! on the device of which there is a copy in memory.
 //!
-//! It holds an opinion of its own: what is referred to is told by whoever walks the trees, not read from the table.
+//! # Not here
+//! The segment table against what trees refer to: `audit`, and the checker above.
 
-use daos_types::Result;
+use daos_types::{Error, Result};
 
-use super::space::{ENTRY_BYTES, Entry, SEGMENT_BLOCKS, SegmentKind, count};
 use super::store::Store;
 use super::wal::{BlockHeader, WAL_BLOCK_BYTES};
-use super::{BUCKET_BLOCKS, BlockAddr, BlockRun};
 use crate::pages::BucketId;
 
-/// Findings of one kind are named up to this many times; the rest is counted.
-const FINDINGS_MAX: usize = 20;
-
-/// Which blocks something refers to; one bit each.
-pub struct Recount {
-    first: u64,
-    bits: Vec<u64>,
-    findings: Vec<String>,
-    more: u64,
-}
-
-impl Recount {
-    /// Notes that `what` refers to `run`. A block that two refer to is a finding, and so is one outside the space.
-    pub fn add(&mut self, run: BlockRun, what: &str) {
-        for block in run.addr.0..run.end().0 {
-            let index = block.wrapping_sub(self.first);
-            let Some(word) = self.bits.get_mut((index / 64) as usize) else {
-                self.find(format!("{what} refers to block {block}, which is not in the space"));
-                continue;
-            };
-            if *word >> (index % 64) & 1 == 1 {
-                self.find(format!("{what} refers to block {block}, as something else does"));
-            }
-            self.bits[(index / 64) as usize] |= 1 << (index % 64);
-        }
-    }
-
-    fn find(&mut self, finding: String) {
-        if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(finding);
-        } else {
-            self.more += 1;
-        }
-    }
-}
-
-/// What the checker says; sound if there are no findings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SpaceReport {
-    /// Blocks that are allocated.
-    pub blocks: u64,
-    pub findings: Vec<String>,
-}
-
 impl Store {
-    /// A recount with what the store itself uses: the segment table and the root.
-    #[must_use]
-    pub fn recount(&self) -> Recount {
-        let state = self.inner.state.borrow();
-        let segments = state.space.segments();
-        let first = state.space.table_bucket(0).run().addr;
-        let words = segments as usize * SEGMENT_BLOCKS as usize / 64;
-        let mut recount =
-            Recount { first: first.0, bits: vec![0; words], findings: Vec::new(), more: 0 };
-        let own = (state.space.table_buckets() + 1) * BUCKET_BLOCKS as u32;
-        recount.add(BlockRun::new(first, own), "the store");
-        recount
-    }
-
-    /// Compares the segment table with `recount`. Nothing else may use the store meanwhile; transactions that have
-    /// succeeded need not be stable.
+    /// Verifies on the device what memory hides. Findings are sentences.
     ///
     /// # Errors
-    /// When a bucket of the table cannot be loaded.
-    pub async fn check_space(&self, mut recount: Recount) -> Result<SpaceReport> {
-        let segments = self.inner.state.borrow().space.segments();
-        let mut blocks = 0;
-        for segment in 0..segments {
-            let (table, at) = self.inner.state.borrow().space.entry_place(segment);
-            let entry = self.view(|view| {
-                let page = crate::pages::Pages::page(view, table)?;
-                Ok(Entry::decode(&page[at..at + ENTRY_BYTES]))
-            });
-            match entry.await?.0 {
-                Some(entry) => {
-                    blocks += u64::from(count(entry.allocated));
-                    self.check_segment(segment, entry, &mut recount);
-                }
-                None => recount.find(format!("the entry of segment {segment} makes no sense")),
-            }
-        }
-        let mut findings = recount.findings;
-        if recount.more > 0 {
-            findings.push(format!("{} more findings about blocks", recount.more));
-        }
-        Ok(SpaceReport { blocks, findings })
+    /// Those of the device.
+    pub async fn check_device(&self) -> Result<Vec<String>> {
+        let mut findings = Vec::new();
+        self.check_wal(&mut findings).await?;
+        self.check_homes(&mut findings).await?;
+        Ok(findings)
     }
 
-    fn check_segment(&self, segment: u32, entry: Entry, recount: &mut Recount) {
-        let state = self.inner.state.borrow();
-        let from = segment as usize * SEGMENT_BLOCKS as usize / 64;
-        let mut used = [0; 4];
-        used.copy_from_slice(&recount.bits[from..from + 4]);
-        for (word, referred) in used.into_iter().enumerate() {
-            let mut differ = referred ^ entry.allocated[word];
-            while differ != 0 {
-                let bit = differ.trailing_zeros();
-                let index = u64::from(segment * SEGMENT_BLOCKS) + 64 * word as u64;
-                let block = BlockAddr(recount.first + index + u64::from(bit));
-                recount.find(match referred >> bit & 1 {
-                    0 => format!("{block:?} is allocated and nothing refers to it"),
-                    _ => format!("{block:?} is referred to and not allocated"),
-                });
-                differ &= differ - 1;
-            }
-        }
-        let (free, held) = state.space.summary(segment);
-        if free + count(entry.allocated) + count(held) != SEGMENT_BLOCKS {
-            recount.find(format!(
-                "segment {segment}: {free} blocks counted as free, {} allocated, {} held",
-                count(entry.allocated),
-                count(held)
-            ));
-        }
-        if (entry.kind == SegmentKind::Free) != (entry.allocated == [0; 4]) {
-            recount.find(format!("segment {segment} is {:?} by kind, not by bits", entry.kind));
-        }
-    }
-
-    /// Verifies a bucket where it lies on the device, unless a newer one is in memory.
-    ///
-    /// # Errors
-    /// When it is damaged, or cannot be read.
-    pub async fn check_home(&self, bucket: BucketId) -> Result<()> {
-        let dirty = {
+    /// Buckets that are resident and clean: whoever walks the trees sees the copy in memory.
+    async fn check_homes(&self, findings: &mut Vec<String>) -> Result<()> {
+        let clean: Vec<BucketId> = {
             let state = self.inner.state.borrow();
-            state.arena.peek(bucket).is_some_and(|frame| !frame.is_clean())
+            let frames = state.arena.buckets().filter(|frame| frame.is_clean());
+            frames.map(|frame| frame.bucket).collect()
         };
-        if !dirty {
-            self.inner.read_bucket(bucket).await?;
+        for bucket in clean {
+            match self.inner.read_bucket(bucket).await {
+                Ok(_) => {}
+                // Changed or gone meanwhile: then what is on the device is no matter.
+                Err(Error::Damaged(_)) if !self.is_clean(bucket) => {}
+                Err(Error::Damaged(damage)) => findings.push(damage.to_string()),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
 
-    /// Verifies the blocks of the WAL that a replay would read now. Findings are sentences.
-    ///
-    /// # Errors
-    /// Those of the device.
-    pub async fn check_wal(&self) -> Result<Vec<String>> {
+    fn is_clean(&self, bucket: BucketId) -> bool {
+        let state = self.inner.state.borrow();
+        state.arena.peek(bucket).is_some_and(|frame| frame.is_clean())
+    }
+
+    /// The blocks of the WAL that a replay would read now.
+    async fn check_wal(&self, findings: &mut Vec<String>) -> Result<()> {
         if self.inner.read_only {
-            return Ok(Vec::new()); // Opening it read every block that counts.
+            return Ok(()); // Opening it read every block that counts.
         }
         let area = self.inner.areas.wal;
         let blocks = area.bytes / WAL_BLOCK_BYTES as u64;
@@ -160,7 +58,6 @@ impl Store {
             let (tail, pred) = state.wal.tail();
             (tail, state.wal.written_seq(), pred, state.wal.incarnation())
         };
-        let mut findings = Vec::new();
         for seq in tail..end {
             let address = area.start + seq % blocks * WAL_BLOCK_BYTES as u64;
             let block = self.inner.read(address, WAL_BLOCK_BYTES as u64, "the log").await?;
@@ -173,6 +70,6 @@ impl Store {
                 }
             }
         }
-        Ok(findings)
+        Ok(())
     }
 }

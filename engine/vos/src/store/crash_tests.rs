@@ -308,7 +308,7 @@ async fn check(store: &Store, history: &History, least: Lsn) {
     }
     let report = store.check_space(recount).await.unwrap();
     assert_eq!(report.findings, Vec::<String>::new());
-    assert_eq!(store.check_wal().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.check_device().await.unwrap(), Vec::<String>::new());
 }
 
 /// A case: where power goes in the workload and, counted from there, in the recovery.

@@ -14,6 +14,8 @@ mod checkpoint;
 mod crash_tests;
 mod data;
 mod header;
+#[cfg(test)]
+mod recount;
 mod recover;
 mod redo;
 mod space;
@@ -30,7 +32,6 @@ mod wal;
 pub use address::{BUCKET_BLOCKS, BlockAddr, BlockRun, Lsn};
 pub use arena::MEMORY_BUCKETS_MIN;
 pub use audit::SegmentUse;
-pub use check::{Recount, SpaceReport};
 pub use data::DataWrite;
 pub use recover::{FormatOptions, OpenError, OpenOptions};
 pub use store::{Committed, ReadGuard, Reservation, SpaceUsage, Store, TxOptions};

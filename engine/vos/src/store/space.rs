@@ -483,7 +483,8 @@ impl Space {
         self.quarantined_blocks
     }
 
-    /// Available blocks and held bits of a segment, for the checker.
+    /// Available blocks and held bits of a segment.
+    #[cfg(test)]
     pub(super) fn summary(&self, segment: u32) -> (u32, Bits) {
         let held = self.held.get(&segment).copied().unwrap_or_default();
         (u32::from(self.summaries[segment as usize].free), held)

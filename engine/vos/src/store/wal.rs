@@ -154,7 +154,8 @@ pub(super) struct WalWrite {
     pub(super) address: u64,
     pub(super) data: Bytes,
     /// Sequence number after its last block.
-    pub(super) end_seq: u64,
+    #[cfg(test)]
+    end_seq: u64,
     done: Rc<Cell<bool>>,
 }
 
@@ -223,14 +224,6 @@ impl Wal {
         self.start.incarnation
     }
 
-    pub(super) fn newest(&self) -> Lsn {
-        self.newest
-    }
-
-    pub(super) fn blocks(&self) -> u64 {
-        self.start.blocks
-    }
-
     fn open_blocks(&self) -> u64 {
         self.open_first.len() as u64
     }
@@ -261,15 +254,6 @@ impl Wal {
 
     pub(super) fn written_seq(&self) -> u64 {
         self.written_seq
-    }
-
-    pub(super) fn stable_seq(&self) -> u64 {
-        self.stable_seq
-    }
-
-    /// Sequence number after everything that is sealed.
-    pub(super) fn sealed_seq(&self) -> u64 {
-        self.next_seq
     }
 
     /// Appends one record; the answer is the number of the block that holds its last byte.
@@ -422,7 +406,13 @@ impl Wal {
             let done = Rc::new(Cell::new(false));
             self.in_flight.push_back((end_seq, done.clone()));
             let address = self.start.address + seq % self.start.blocks * WAL_BLOCK_BYTES as u64;
-            writes.push(WalWrite { address, data, end_seq, done });
+            writes.push(WalWrite {
+                address,
+                data,
+                #[cfg(test)]
+                end_seq,
+                done,
+            });
         }
         writes
     }
@@ -530,11 +520,6 @@ impl RecordReader {
         (self.bytes.len() >= self.at + 4).then(|| get_u32(&self.bytes, self.at) as usize)
     }
 
-    /// Whether a record has begun and its end has not come yet.
-    pub(super) fn in_record(&self) -> bool {
-        self.bytes.len() > self.at
-    }
-
     /// The next record that is there as a whole.
     pub(super) fn next(&mut self) -> Result<Option<Record<'_>>, Garbled> {
         let held = self.bytes.len() - self.at;
@@ -609,7 +594,7 @@ mod tests {
             }
         }
         assert_eq!(next, sizes.len());
-        assert!(!reader.in_record());
+        assert_eq!(reader.at, reader.bytes.len(), "no record is cut");
     }
 
     #[test]
@@ -636,7 +621,7 @@ mod tests {
             assert!(found[0] <= lsn && lsn < found[0] + 2, "tail for {lsn}: {found:?}");
             assert_eq!(*found.last().unwrap(), 5);
         }
-        assert_eq!(wal.tail_for(Lsn(6)).0, wal.sealed_seq());
+        assert_eq!(wal.tail_for(Lsn(6)).0, wal.next_seq);
     }
 
     #[test]
@@ -653,7 +638,7 @@ mod tests {
         wal.written(&writes[0]);
         assert_eq!(wal.written_seq(), 63);
         assert_eq!(wal.stable(62), Some((Lsn(0), 0)));
-        assert_eq!(wal.stable_seq(), 62);
+        assert_eq!(wal.stable_seq, 62);
     }
 
     #[test]
