@@ -141,19 +141,37 @@ fn a_change_touches_few_buckets_however_high_the_tree() {
     // Separators of 1100 bytes: a fan-out of 14.
     let key = |number: u64| [&[b'k'; 1100][..], &number.to_be_bytes(), &[b'z'; 80]].concat();
     let (mut put_max, mut remove_max) = (0, 0);
+    let mut lost = Vec::new();
     for _ in 0..6000 {
         let (key, value) = (key(random.below(4000)), vec![1; random.below(4000) as usize]);
         put_max = put_max.max(touched(&mut pages, |pages| tree.put(pages, &key, &value)));
     }
     let counts = check(&pages, tree);
     assert!(counts.height >= 4, "{counts:?}");
+    let mut detach_max = 0;
+    for step in 0..200 {
+        let from = random.below(4000);
+        let range = (key(from), key(from + 1 + random.below(if step < 190 { 20 } else { 300 })));
+        let detach = |pages: &mut Faulty| {
+            let trees = tree.detach_range(pages, &range.0, Some(&range.1))?;
+            lost.extend(trees);
+            Ok(())
+        };
+        detach_max = detach_max.max(touched(&mut pages, detach));
+    }
+    assert!(detach_max <= 20, "{detach_max}");
+    for part in lost {
+        while !part.pop_last(&mut pages, 1000).unwrap().is_empty() {}
+        pages.free(part.root).unwrap();
+    }
+    check(&pages, tree);
     for _ in 0..6000 {
         let key = key(random.below(4000));
         let remove = |pages: &mut Faulty| tree.remove(pages, &key).map(|_| ());
         remove_max = remove_max.max(touched(&mut pages, remove));
     }
     check(&pages, tree);
-    eprintln!("height {}: put {put_max}, remove {remove_max}", counts.height);
+    eprintln!("height {}: {put_max}, {remove_max}, {detach_max}", counts.height);
     assert!(put_max <= 12, "{put_max}");
     assert!(remove_max <= 12, "{remove_max}");
 }
@@ -250,6 +268,29 @@ fn a_damaged_node_is_a_finding() {
         pages.write(leaf, slots, &swapped).unwrap();
     };
     assert_eq!(findings(&swap), 1);
+}
+
+#[test]
+fn any_bytes_are_checked_without_a_panic() {
+    let mut random = Random::new(21);
+    let mut pages = MemoryPages::new();
+    let tree = Tree::create(&mut pages).unwrap();
+    for number in 0..100_u64 {
+        tree.put(&mut pages, &number.to_be_bytes(), &[4; 100]).unwrap();
+    }
+    for round in 0..3000 {
+        // Garbage all over, or a few bytes of it in what was a leaf.
+        let mut damaged = pages.clone();
+        let writes = if round % 10 == 0 { 4000 } else { 1 + random.below(6) };
+        for _ in 0..writes {
+            let at = 64 + random.below(if writes > 6 { 16_320 } else { 240 }) as usize;
+            damaged.write(tree.root, at, &[random.below(256) as u8]).unwrap();
+        }
+        // As a leaf: a child that is no bucket would be the store's to refuse.
+        damaged.write(tree.root, 64, &[0]).unwrap();
+        let mut check = TreeCheck::new(tree, "tree");
+        check.run(&damaged, &mut Reached::default(), &mut |_, _| ()).unwrap();
+    }
 }
 
 #[test]
