@@ -19,7 +19,7 @@ use crate::superblock::Superblock;
 use crate::{Error, Ino, Kind, Result};
 
 /// What a check saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Report {
     pub directories: u64,
     pub files: u64,

@@ -23,6 +23,15 @@ pub struct Control {
 }
 
 impl Control {
+    /// Checks the mounted filesystem as it is now, while it is in use.
+    fn check(&self) -> Result<Value, Failure> {
+        let failed = |e: String| Failure::new(FailureKind::Failed, e);
+        let report = block_on(self.dfs.check(|_| {})).map_err(|e| failed(e.to_string()))?;
+        let settings = &self.settings;
+        let report = serde_json::to_value(report).map_err(|e| failed(e.to_string()))?;
+        Ok(json!({ "pool": settings.pool, "container": settings.container, "report": report }))
+    }
+
     fn query(&self) -> Result<Value, Failure> {
         let space = block_on(self.dfs.statfs())
             .map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
@@ -58,6 +67,7 @@ impl Handler for Control {
     fn filesystem(&self, verb: &str, _arguments: Value) -> Result<Value, Failure> {
         match verb {
             "query" => self.query(),
+            "check" => self.check(),
             _ => Err(Failure::new(
                 FailureKind::Unsupported,
                 format!(

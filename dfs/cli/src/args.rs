@@ -110,7 +110,7 @@ impl Names {
 
 #[derive(Subcommand, Debug)]
 pub enum Filesystem {
-    /// Verify every invariant of the store
+    /// Verify every invariant of the store and of the filesystems in it
     Check {
         /// A path in the mount, or the store
         path: Option<PathBuf>,

@@ -163,28 +163,49 @@ fn container(done: &str, answer: Answer) -> Result<Answered> {
     Ok(good(text, json_of(&container)?))
 }
 
+/// The store's checker, then the filesystems' own, which believes nothing of it.
 fn check(store: &mut Store, repair: bool) -> Result<Answered> {
-    let report = match store.ask(Ask::Check { repair })? {
+    let mut report = match store.ask(Ask::Check { repair })? {
         Answer::Checked(report) => report,
         other => return Err(unexpected(&other)),
     };
-    let seen = Text::pairs(&[
+    let filesystems = store.check_filesystems()?;
+    let mut text = Text::pairs(&[
         ("objects", report.objects.to_string()),
         ("keys", report.keys.to_string()),
         ("extents", report.extents.to_string()),
         ("buckets", report.buckets.to_string()),
         ("blocks", report.blocks.to_string()),
     ]);
+    for checked in &filesystems {
+        let (name, found) = (format!("{}/{}", checked.pool, checked.container), &checked.report);
+        text = text.and(Text::line(format!(
+            "filesystem {name}: {} directories, {} files of {}, {} symlinks, {} others, {} more links, {} orphans",
+            found.directories,
+            found.files,
+            size(found.bytes),
+            found.symlinks,
+            found.others,
+            found.links,
+            found.orphans
+        )));
+        report.findings.extend(found.findings.iter().map(|finding| format!("{name}: {finding}")));
+        if found.findings_more > 0 {
+            report.findings.push(format!("{name}: and {} findings more", found.findings_more));
+        }
+    }
     let verdict = match report.findings.len() {
-        0 => Text::line("the store is sound"),
+        0 => Text::line("the store and its filesystems are sound"),
         n => Text::line(format!("{n} findings:")),
     };
     let text = report
         .findings
         .iter()
-        .fold(seen.and(verdict), |text, finding| text.and(Text::line(format!("  {finding}"))));
+        .fold(text.and(verdict), |text, finding| text.and(Text::line(format!("  {finding}"))));
     let status = if report.findings.is_empty() { status::DONE } else { status::DAMAGED };
-    Ok(Answered { text, json: json_of(&report)?, status })
+    let mut json = json_of(&report)?;
+    json["filesystems"] = json_of(&filesystems)?;
+    Ok(Answered { text, json, status })
 }
 
 fn query(store: &mut Store, pool: &str, container: &str, stats: bool) -> Result<Answered> {

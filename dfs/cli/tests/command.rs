@@ -112,3 +112,20 @@ fn a_wrong_command_line_is_two_also_as_json() {
     assert_eq!(output.status.code(), Some(0));
     assert!(out(&output).contains("Exit codes"));
 }
+
+#[test]
+fn filesystems_of_a_store_that_nobody_holds_are_checked_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let container = engine.container("default", "home", true).unwrap();
+    futures_lite::future::block_on(async {
+        let dfs = dfs::Dfs::mount(container, dfs::MountOptions::default()).await.unwrap();
+        dfs.mkdir(dfs.root(), b"d", 0o755, dfs::Caller::default()).await.unwrap();
+        dfs.unmount().await.unwrap();
+    });
+    engine.stop().unwrap();
+    let (code, check) = json(&["fs", "check"], dir.path());
+    let filesystem = &check["response"]["filesystems"][0];
+    assert_eq!((code, filesystem["container"].as_str()), (0, Some("home")), "{check}");
+    assert_eq!(filesystem["report"]["directories"], 2);
+}
