@@ -312,7 +312,7 @@ impl Filesystem for Null {
         lock(&to).insert(to_name, ino)
     }
 
-    async fn open(&self, ino: Ino, flags: i32, _kill_priv: bool) -> Result<Handle> {
+    async fn open(&self, ino: Ino, flags: i32) -> Result<Handle> {
         if flags & libc::O_TRUNC != 0 {
             self.setattr(ino, SetAttr { size: Some(0), ..SetAttr::default() }).await?;
         }

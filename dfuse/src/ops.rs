@@ -62,8 +62,7 @@ operations! {
     unlink(parent: Ino, name: &[u8]) -> ();
     rmdir(parent: Ino, name: &[u8]) -> ();
     rename(parent: Ino, name: &[u8], to_parent: Ino, to_name: &[u8], flags: RenameFlags) -> ();
-    /// `kill_priv`: a truncation by these flags clears set-id bits.
-    open(ino: Ino, flags: i32, kill_priv: bool) -> Handle;
+    open(ino: Ino, flags: i32) -> Handle;
     create(parent: Ino, name: &[u8], mode: u32, flags: i32, caller: Caller) -> (Entry, Handle);
     /// Shorter than `len` only at the end of the file.
     read(ino: Ino, handle: Handle, offset: u64, len: usize) -> Bytes;

@@ -71,13 +71,8 @@ impl Filesystem for Dfs {
     ) -> Result<()> {
         Dfs::rename(self, parent, name, to_parent, to_name, flags).await
     }
-    async fn open(&self, ino: Ino, flags: i32, kill_priv: bool) -> Result<Handle> {
-        if flags & libc::O_TRUNC == 0 || !kill_priv {
-            return Dfs::open(self, ino, flags).await;
-        }
-        let truncate = SetAttr { size: Some(0), kill_priv, ..SetAttr::default() };
-        Dfs::setattr(self, ino, truncate).await?;
-        Dfs::open(self, ino, flags & !libc::O_TRUNC).await
+    async fn open(&self, ino: Ino, flags: i32) -> Result<Handle> {
+        Dfs::open(self, ino, flags).await
     }
     async fn create(
         &self,
