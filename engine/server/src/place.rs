@@ -84,7 +84,7 @@ impl Place {
         if !create {
             return Err(Error::NoStore { path: self.path.clone() });
         }
-        let ours = [LOCK, CONTROL, "control.new", "lost+found"];
+        let ours = [LOCK, CONTROL, "control.new", "dfuse.log", "lost+found"];
         let entries = fs::read_dir(&self.path).map_err(Error::io("reading", &self.path))?;
         for entry in entries {
             let name = entry.map_err(Error::io("reading", &self.path))?.file_name();
@@ -210,6 +210,7 @@ mod tests {
     fn directory_of_something_else_is_left_alone() {
         let root = tempfile::tempdir().unwrap();
         let place = Place::find(root.path(), true).unwrap();
+        fs::write(root.path().join("dfuse.log"), "an attempt that failed").unwrap();
         place.check(true).unwrap();
         assert!(matches!(place.check(false), Err(Error::NoStore { .. })));
         fs::write(root.path().join("thesis.tex"), "x").unwrap();
