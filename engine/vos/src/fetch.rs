@@ -17,6 +17,11 @@ use crate::plan::Objects;
 use crate::store::{BlockAddr, Lsn, View};
 use crate::vos::Vos;
 
+/// Times that a fetch in steps is begun, before it gives up to see one moment.
+const STEPS_TRIES: u32 = 20;
+/// Bytes of an array that such a step looks for.
+const STEP_BYTES: u64 = 128 << 10;
+
 impl Vos {
     pub(crate) async fn fetch(&self, fetch: &Fetch) -> Result<Reply> {
         // Blocks that are overwritten while we read stay what they are.
@@ -46,15 +51,64 @@ impl Vos {
 
     /// All parts at one moment.
     async fn find(&self, fetch: &Fetch) -> Result<(Vec<Found>, Lsn)> {
+        match self.find_parts(fetch, &fetch.parts).await {
+            Err(Error::TooLarge { .. }) => self.find_in_steps(fetch).await,
+            found => found,
+        }
+    }
+
+    async fn find_parts(&self, fetch: &Fetch, parts: &[FetchPart]) -> Result<(Vec<Found>, Lsn)> {
         let find = |pages: &View<'_>| {
             self.check_view(pages, fetch.container, fetch.epoch)?;
-            let parts = fetch.parts.iter().map(|part| {
+            let parts = parts.iter().map(|part| {
                 let place = (fetch.container, object_of(part), fetch.epoch);
                 self.object_at(pages, place, |object| object.find(part))
             });
             parts.collect()
         };
         self.store.view(find).await
+    }
+
+    /// Parts that lie in more buckets than one view may hold: one after the other, and again from the start if
+    /// something changed meanwhile. A single array, or a snapshot, needs no one moment.
+    async fn find_in_steps(&self, fetch: &Fetch) -> Result<(Vec<Found>, Lsn)> {
+        let one_moment = fetch.parts.len() > 1 && fetch.epoch == Epoch::MAX;
+        for _ in 0..STEPS_TRIES {
+            let before = self.store.newest();
+            let (mut found, mut newest) = (Vec::new(), Lsn::ZERO);
+            for part in &fetch.parts {
+                let (some, lsn) = self.find_part(fetch, part).await?;
+                found.push(some);
+                newest = newest.max(lsn);
+            }
+            if !one_moment || self.store.newest() == before {
+                return Ok((found, newest));
+            }
+        }
+        let max = STEPS_TRIES.into();
+        Err(Error::TooLarge { what: "a fetch of what changes all the time: its steps", max })
+    }
+
+    /// One part; of a long array one piece after the other.
+    async fn find_part(&self, fetch: &Fetch, part: &FetchPart) -> Result<(Found, Lsn)> {
+        let FetchPart::Array { key, offset, len } = part else {
+            let (mut found, lsn) = self.find_parts(fetch, std::slice::from_ref(part)).await?;
+            return Ok((found.remove(0), lsn));
+        };
+        let (mut pieces, mut newest) = (Vec::new(), Lsn::ZERO);
+        let mut at = 0;
+        while at < *len {
+            let step = (STEP_BYTES).min(len - at);
+            let (key, offset) = (key.clone(), offset + at);
+            let part = FetchPart::Array { key, offset, len: step };
+            let (found, lsn) = self.find_parts(fetch, &[part]).await?;
+            if let Some(Found::Array(source)) = found.into_iter().next() {
+                pieces.extend(source.pieces.into_iter().map(|piece| piece.moved(at as usize)));
+            }
+            newest = newest.max(lsn);
+            at += step;
+        }
+        Ok((Found::Array(Source { len: *len as usize, pieces }), newest))
     }
 
     /// The container, and the snapshot if one is meant, must be there.

@@ -39,6 +39,17 @@ pub(crate) struct Copy {
     pub bytes: usize,
 }
 
+impl Piece {
+    /// The same piece of a range that begins `bytes` earlier.
+    pub fn moved(mut self, bytes: usize) -> Self {
+        match &mut self {
+            Self::Inline { at, .. } => *at += bytes,
+            Self::Blocks { copies, .. } => copies.iter_mut().for_each(|copy| copy.to += bytes),
+        }
+        self
+    }
+}
+
 /// The pieces of the `len` bytes from `offset`, in no order.
 pub(crate) fn pieces(
     kv: &dyn Kv,

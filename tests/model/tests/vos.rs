@@ -170,6 +170,11 @@ impl Run {
     /// Asks both and compares their answers. What only the store refuses (space, size) the model does not see.
     async fn same(&self, request: Request) -> Result<Reply> {
         let vos = self.vos();
+        if std::env::var("DAOS_TEST_TRACE").is_ok() {
+            let mut line = format!("{request:?}");
+            line.truncate(300);
+            eprintln!("{line}");
+        }
         let ours = vos.handle(request.clone()).await;
         let may_refuse = |error: &Error| {
             matches!(error, Error::NoSpace | Error::TooLarge { .. })
@@ -660,7 +665,11 @@ async fn step(run: &Run, generator: &mut Generator) {
         here.get(pick).copied().unwrap_or(Epoch::MAX)
     };
     match generator.random.below(100) {
-        0..=54 => drop(run.same(generator.transact(run)).await),
+        0..=54 => {
+            if let Err(Error::NoSpace) = run.same(generator.transact(run)).await {
+                delete_something(run, generator).await;
+            }
+        }
         55..=79 => drop(run.same(generator.fetch(epoch)).await),
         80..=87 => run.same_listing(&generator.list(epoch)).await,
         88..=91 => drop(run.same(generator.extents(epoch)).await),
@@ -681,6 +690,23 @@ async fn step(run: &Run, generator: &mut Generator) {
         97 => drop(run.same(Request::Sync).await),
         _ => {}
     }
+}
+
+/// Deletes work on a full device.
+async fn delete_something(run: &Run, generator: &mut Generator) {
+    let object = generator.object();
+    let op = match generator.random.below(4) {
+        0 => Op::PunchDkey { object, dkey: generator.dkey(object) },
+        1 => {
+            let (offset, len) = generator.range();
+            Op::PunchRange { key: generator.array_key(), offset, len }
+        }
+        _ => Op::PunchObject { object },
+    };
+    let container = generator.container;
+    let request = Transact { container, conditions: Vec::new(), ops: vec![op] };
+    let deleted = run.same(Request::Transact(request)).await;
+    assert!(!matches!(deleted, Err(Error::NoSpace)), "a delete works on a full device");
 }
 
 async fn snapshot(run: &Run, generator: &mut Generator) {
@@ -842,5 +868,163 @@ fn space_of_a_punched_object_comes_back_while_nobody_asks_for_it() {
         run.handle.sleep(Duration::from_secs(5)).await;
         let after = free().await;
         assert!(after + (1 << 20) >= at_first, "{after} of {at_first} is free again");
+    });
+}
+
+#[test]
+fn requests_equal_the_model_on_a_full_device() {
+    let config = Config { device_bytes: 24 << 20, scale: 40, steps: 600, ..PLAIN };
+    each_seed("requests_equal_the_model_on_a_full_device", 6, |seed| run(seed, config));
+    let config = Config { memory_buckets: 32, ..config };
+    each_seed("requests_equal_the_model_on_a_full_device", 2, |seed| run(seed, config));
+}
+
+/// An array in very many extents, then changes that cover all of them at once.
+async fn large_punches(run: &Run, seed: u64) {
+    let mut generator = Generator::new(seed, 0, run.config);
+    let object = generator.objects[1];
+    let container = generator.container;
+    let change = async |ops: Vec<Op>| {
+        let request = Transact { container, conditions: Vec::new(), ops };
+        run.same(Request::Transact(request)).await
+    };
+    let key = |dkey| KeyRef { object, dkey: Dkey::from_u64(dkey), akey: "array".into() };
+    let show = async |epoch| {
+        for dkey in 0..4u64 {
+            let parts = (0..8)
+                .map(|n| FetchPart::Array { key: key(dkey), offset: n << 19, len: 1 << 19 })
+                .collect();
+            let fetch = Fetch { container, epoch, parts };
+            run.same(Request::Fetch(fetch)).await.expect("fetches");
+            let akey = "array".into();
+            let parts = vec![FetchPart::Object { object, akey }];
+            run.same(Request::Fetch(Fetch { container, epoch, parts })).await.expect("fetches");
+            let asked = Extents {
+                container,
+                epoch,
+                object,
+                akey: "array".into(),
+                dkey,
+                offset: 0,
+                extents_max: 3000,
+            };
+            run.same(Request::Extents(asked)).await.expect("extents");
+        }
+    };
+    for round in 0..6u64 {
+        for dkey in 0..4u64 {
+            for group in 0..16u64 {
+                let ops = (0..32u64).map(|n| {
+                    let offset = (group * 32 + n) * 8192 + generator.random.below(5000);
+                    let len = 1 + generator.random.below(3000);
+                    Op::UpdateArray { key: key(dkey), offset, data: generator.random.bytes(len) }
+                });
+                change(ops.collect()).await.expect("writes");
+            }
+        }
+        if run.config.snapshots {
+            let made = run.same(Request::SnapshotCreate { container, name: None }).await;
+            let Ok(Reply::Snapshot(made)) = made else { panic!("{made:?}") };
+            run.snapshots.borrow_mut().push((container, made.epoch));
+        }
+        let (offset, len) = (generator.random.below(9000), 4 << 20);
+        let ops = match (round + seed) % 6 {
+            0 => vec![Op::PunchRange { key: key(1), offset, len: len - 20_000 }],
+            1 => vec![Op::PunchDkeysFrom { object, from: 1 }],
+            2 => vec![Op::UpdateArray { key: key(2), offset, data: generator.random.bytes(len) }],
+            3 => vec![Op::PunchObject { object }],
+            4 => vec![
+                Op::PunchRange { key: key(0), offset, len: u64::MAX - offset },
+                Op::PunchDkeysFrom { object, from: 1 },
+                Op::UpdateSingle {
+                    key: KeyRef { akey: "size".into(), ..key(0) },
+                    value: Bytes::new(),
+                },
+            ],
+            _ => vec![Op::PunchAkey(key(3)), Op::Allocate { key: key(1), offset, len: 200_000 }],
+        };
+        let changed = change(ops).await;
+        assert!(changed.is_ok(), "round {round}: {changed:?}");
+        show(Epoch::MAX).await;
+        run.check().await;
+        run.reopen(round % 2 == 0).await;
+    }
+    let snapshots = run.snapshots.borrow().clone();
+    for (_, epoch) in snapshots {
+        show(epoch).await;
+    }
+}
+
+#[test]
+fn large_punches_equal_the_model() {
+    for (memory_buckets, snapshots) in [(32, true), (32, false), (4096, false), (4096, true)] {
+        let config = Config { memory_buckets, snapshots, ..PLAIN };
+        each_seed("large_punches_equal_the_model", 2, move |seed| {
+            sim::run(seed, move |handle| async move {
+                let run = Run::new(config, handle).await;
+                large_punches(&run, seed).await;
+                finish(&run, seed).await;
+            });
+        });
+    }
+}
+
+#[test]
+fn partial_writes_at_once_lose_nothing() {
+    const TASKS: u64 = 5;
+    const STRIPE: u64 = 700;
+    const BYTES: u64 = TASKS * STRIPE * 20;
+    each_seed("partial_writes_at_once_lose_nothing", 10, |seed| {
+        sim::run(seed, move |handle| async move {
+            let run = Run::new(PLAIN, handle.clone()).await;
+            let object = Generator::new(seed, 0, PLAIN).objects[1];
+            let key = KeyRef { object, dkey: Dkey::from_u64(1), akey: "array".into() };
+            let expected = Rc::new(RefCell::new(vec![0u8; BYTES as usize]));
+            let mut tasks = Vec::new();
+            for task in 0..TASKS {
+                let (run, key, expected) = (run.clone(), key.clone(), expected.clone());
+                tasks.push(handle.spawn(async move {
+                    let mut random = Random(seed * 100 + task);
+                    for _ in 0..60 {
+                        // Stripes of one task are nobody else's, but blocks are shared.
+                        let stripe = random.below(20) * TASKS + task;
+                        let start = stripe * STRIPE + random.below(STRIPE);
+                        let len = 1 + random.below((stripe + 1) * STRIPE - start);
+                        let data = random.bytes(len);
+                        let range = start as usize..(start + len) as usize;
+                        let key = key.clone();
+                        let op = match random.below(5) {
+                            0 => Op::Allocate { key, offset: start, len },
+                            1 => {
+                                expected.borrow_mut()[range].fill(0);
+                                Op::PunchRange { key, offset: start, len }
+                            }
+                            _ => {
+                                expected.borrow_mut()[range].copy_from_slice(&data);
+                                Op::UpdateArray { key, offset: start, data }
+                            }
+                        };
+                        let container = ContainerId(1);
+                        let transact =
+                            Transact { container, conditions: Vec::new(), ops: vec![op] };
+                        let vos = run.vos();
+                        vos.handle(Request::Transact(transact)).await.expect("writes");
+                    }
+                }));
+            }
+            for task in tasks {
+                task.await;
+            }
+            for kill in [false, true] {
+                let parts = vec![FetchPart::Array { key: key.clone(), offset: 0, len: BYTES }];
+                let fetch = Fetch { container: ContainerId(1), epoch: Epoch::MAX, parts };
+                let reply = run.vos().handle(Request::Fetch(fetch)).await;
+                let Ok(Reply::Fetched(fetched)) = reply else { panic!("{reply:?}") };
+                let expected = Fetched::Array(expected.borrow().clone().into());
+                assert!(fetched == [expected], "bytes were lost");
+                run.check().await;
+                run.reopen(kill).await;
+            }
+        });
     });
 }
