@@ -240,7 +240,7 @@ pub(crate) fn allocate(
 /// One past the last written byte of the array; 0 when there is none.
 pub(crate) fn end(kv: &dyn Kv, prefix: &AkeyPrefix) -> Result<u64, Abort> {
     let mut end = 0;
-    kv.scan_back(Some(&prefix.end()), &mut |key, value| {
+    kv.scan_down_to(&prefix.end(), &prefix.0, &mut |key, value| {
         let Some(Part::Extent(offset)) = prefix.part(key) else { return ControlFlow::Break(()) };
         let written = decode(offset, value).body.written_end();
         if written == 0 {

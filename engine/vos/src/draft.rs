@@ -176,19 +176,20 @@ pub(crate) struct Walk<'a> {
     batch: std::collections::VecDeque<(Vec<u8>, Vec<u8>)>,
     /// Where the next batch begins; `None`: there is none.
     next: Option<Vec<u8>>,
-    prefix: Vec<u8>,
+    /// Keys at (upwards) or below (downwards) it are not wanted.
+    bound: Option<Vec<u8>>,
     back: bool,
 }
 
 impl<'a> Walk<'a> {
-    /// Every pair from `from` up whose key begins with `prefix`.
-    pub fn up(kv: &'a dyn Kv, prefix: Vec<u8>, from: Vec<u8>) -> Self {
-        Self { kv, batch: Default::default(), next: Some(from), prefix, back: false }
+    /// Every pair from `from` up, to `to`.
+    pub fn up(kv: &'a dyn Kv, from: Vec<u8>, to: Option<Vec<u8>>) -> Self {
+        Self { kv, batch: Default::default(), next: Some(from), bound: to, back: false }
     }
 
-    /// Every pair below `below` whose key begins with `prefix`, downwards.
-    pub fn down(kv: &'a dyn Kv, prefix: Vec<u8>, below: Vec<u8>) -> Self {
-        Self { kv, batch: Default::default(), next: Some(below), prefix, back: true }
+    /// Every pair below `below`, downwards, to `floor`.
+    pub fn down(kv: &'a dyn Kv, below: Vec<u8>, floor: Option<Vec<u8>>) -> Self {
+        Self { kv, batch: Default::default(), next: Some(below), bound: floor, back: true }
     }
 
     pub fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Abort> {
@@ -200,10 +201,10 @@ impl<'a> Walk<'a> {
 
     fn fill(&mut self) -> Result<(), Abort> {
         let Some(at) = self.next.take() else { return Ok(()) };
-        let (batch, prefix) = (&mut self.batch, &self.prefix);
+        let (batch, bound, back) = (&mut self.batch, self.bound.as_deref(), self.back);
         let mut full = false;
         let mut take = |key: &[u8], value: &[u8]| {
-            if !key.starts_with(prefix) {
+            if bound.is_some_and(|bound| (key < bound) == back) {
                 return ControlFlow::Break(());
             }
             batch.push_back((key.to_vec(), value.to_vec()));
@@ -270,10 +271,10 @@ mod tests {
                 }
                 let all = Kv::range(&draft, &[at], None, 100).unwrap();
                 assert_eq!(all, Kv::range(&expected, &[at], None, 100).unwrap());
-                let mut walk = Walk::up(&draft, Vec::new(), vec![at]);
+                let mut walk = Walk::up(&draft, vec![at], None);
                 let walked: Vec<_> = std::iter::from_fn(|| walk.next().unwrap()).collect();
                 assert_eq!(all, walked);
-                let mut down = Walk::down(&draft, Vec::new(), vec![at]);
+                let mut down = Walk::down(&draft, vec![at], None);
                 let walked: Vec<_> = std::iter::from_fn(|| down.next().unwrap()).collect();
                 let below = expected.range(..vec![at]).rev();
                 assert!(below.map(|(k, v)| (k.clone(), v.clone())).eq(walked));

@@ -19,8 +19,9 @@ use crate::vos::Vos;
 
 /// Times that a fetch in steps is begun, before it gives up to see one moment.
 const STEPS_TRIES: u32 = 20;
-/// Bytes of an array that such a step looks for.
+/// Bytes of an array that such a step looks for, at first and at least.
 const STEP_BYTES: u64 = 128 << 10;
+const STEP_BYTES_MIN: u64 = 4096;
 
 impl Vos {
     pub(crate) async fn fetch(&self, fetch: &Fetch) -> Result<Reply> {
@@ -96,12 +97,18 @@ impl Vos {
             return Ok((found.remove(0), lsn));
         };
         let (mut pieces, mut newest) = (Vec::new(), Lsn::ZERO);
-        let mut at = 0;
+        let (mut at, mut step) = (0, STEP_BYTES);
         while at < *len {
-            let step = (STEP_BYTES).min(len - at);
+            step = step.min(len - at);
             let (key, offset) = (key.clone(), offset + at);
             let part = FetchPart::Array { key, offset, len: step };
-            let (found, lsn) = self.find_parts(fetch, &[part]).await?;
+            let (found, lsn) = match self.find_parts(fetch, &[part]).await {
+                Err(Error::TooLarge { .. }) if step > STEP_BYTES_MIN => {
+                    step /= 2;
+                    continue;
+                }
+                found => found?,
+            };
             if let Some(Found::Array(source)) = found.into_iter().next() {
                 pieces.extend(source.pieces.into_iter().map(|piece| piece.moved(at as usize)));
             }

@@ -90,7 +90,7 @@ impl ObjectAt<'_> {
 
     fn single(&self, prefix: &AkeyPrefix) -> Result<Option<Source>, Abort> {
         let mut found = Ok(None);
-        self.kv.scan(&prefix.single(), &mut |key, value| {
+        self.kv.scan_up_to(&prefix.single(), &prefix.end(), &mut |key, value| {
             found = match prefix.part(key) {
                 Some(Part::Single) => {
                     single_pieces(value).map(|(len, pieces)| Some(Source { len, pieces }))
@@ -115,7 +115,7 @@ impl ObjectAt<'_> {
     fn value(&self, prefix: &AkeyPrefix, head: u64) -> Result<Option<SourceOf>, Abort> {
         let mut found = Ok(None);
         let mut is_array = false;
-        self.kv.scan(&prefix.single(), &mut |key, value| {
+        self.kv.scan_up_to(&prefix.single(), &prefix.end(), &mut |key, value| {
             match prefix.part(key) {
                 Some(Part::Single) => found = single_pieces(value).map(Some),
                 Some(Part::Extent(_)) => is_array = true,
@@ -334,7 +334,7 @@ fn next_akey(
     from: &[u8],
 ) -> Result<Option<Akey>, Abort> {
     let mut found = None;
-    kv.scan(from, &mut |key, _| {
+    kv.scan_up_to(from, &place.end(), &mut |key, _| {
         if let Some(parsed) = parse(ordering, key)
             && parsed.place == place.0
             && let Some((akey, _)) = parsed.akey

@@ -199,6 +199,40 @@ impl AtSnapshot<'_> {
             }
         }
     }
+
+    fn up(&self, from: &[u8], to: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
+        let bound = to.map(<[u8]>::to_vec);
+        let newest = self.newest.iter();
+        let mut walks: Vec<Walk<'_>> =
+            newest.map(|kv| Walk::up(&**kv, from.to_vec(), bound.clone())).collect();
+        let all = self.object.records(b"");
+        let end = to.map_or_else(|| after_prefix(&all), |to| Some(self.object.records(to)));
+        walks.push(Walk::up(self.history, self.object.records(from), end));
+        self.merge(walks, false, &mut |key, value| {
+            // A key that `from` begins sorts by its epoch against the rest of `from`.
+            if key < from { ControlFlow::Continue(()) } else { visit(key, value) }
+        })
+    }
+
+    fn down(
+        &self,
+        below: Option<&[u8]>,
+        floor: Option<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Abort> {
+        let bound = floor.map(<[u8]>::to_vec);
+        // No object key begins with so many 0xff: a number has 8 of them, an escaped group is followed by at most 9.
+        let newest_below = below.map_or_else(|| vec![0xff; 32], <[u8]>::to_vec);
+        let newest = self.newest.iter();
+        let mut walks: Vec<Walk<'_>> =
+            newest.map(|kv| Walk::down(&**kv, newest_below.clone(), bound.clone())).collect();
+        let all = self.object.records(b"");
+        let top = || after_prefix(&all).expect("a prefix of an object has an end");
+        let hidden_below = below.map_or_else(top, |below| self.object.records(below));
+        let hidden_floor = self.object.records(floor.unwrap_or_default());
+        walks.push(Walk::down(self.history, hidden_below, Some(hidden_floor)));
+        self.merge(walks, true, visit)
+    }
 }
 
 impl Kv for AtSnapshot<'_> {
@@ -233,26 +267,18 @@ impl Kv for AtSnapshot<'_> {
     }
 
     fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
-        let all = self.object.records(b"");
-        let mut walks: Vec<Walk<'_>> =
-            self.newest.iter().map(|kv| Walk::up(&**kv, Vec::new(), from.to_vec())).collect();
-        walks.push(Walk::up(self.history, all, self.object.records(from)));
-        self.merge(walks, false, &mut |key, value| {
-            // A key that `from` begins sorts by its epoch against the rest of `from`.
-            if key < from { ControlFlow::Continue(()) } else { visit(key, value) }
-        })
+        self.up(from, None, visit)
+    }
+
+    fn scan_up_to(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        self.up(from, Some(to), visit)
     }
 
     fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
-        let all = self.object.records(b"");
-        let top = |prefix: &[u8]| after_prefix(prefix).expect("a prefix of an object has an end");
-        // No object key begins with so many 0xff: a number has 8 of them, an escaped group is followed by at most 9.
-        let newest_below = below.map_or_else(|| vec![0xff; 32], <[u8]>::to_vec);
-        let newest = self.newest.iter();
-        let mut walks: Vec<Walk<'_>> =
-            newest.map(|kv| Walk::down(&**kv, Vec::new(), newest_below.clone())).collect();
-        let hidden_below = below.map_or_else(|| top(&all), |below| self.object.records(below));
-        walks.push(Walk::down(self.history, all, hidden_below));
-        self.merge(walks, true, visit)
+        self.down(below, None, visit)
+    }
+
+    fn scan_down_to(&self, below: &[u8], floor: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        self.down(Some(below), Some(floor), visit)
     }
 }

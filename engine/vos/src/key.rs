@@ -20,7 +20,7 @@
 use daos_types::{Akey, Dkey, Error, KEY_BYTES_MAX, ObjectId, ObjectType};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::kv::{KEY_MAX, Kv};
+use crate::kv::{KEY_MAX, Kv, after_prefix};
 use crate::pages::Abort;
 
 /// What the history puts around an object key: object id, shard, kind, epoch.
@@ -244,7 +244,8 @@ pub(crate) fn dkey_exists(kv: &dyn Kv, place: &Place) -> Result<bool, Abort> {
 /// Is there a key that begins with `prefix`?
 pub(crate) fn starts_with(kv: &dyn Kv, prefix: &[u8]) -> Result<bool, Abort> {
     let mut found = false;
-    kv.scan(prefix, &mut |key, _| {
+    let end = after_prefix(prefix).expect("a prefix ends in a kind, which is small");
+    kv.scan_up_to(prefix, &end, &mut |key, _| {
         found = key.starts_with(prefix);
         std::ops::ControlFlow::Break(())
     })?;
@@ -275,7 +276,8 @@ fn probe(kv: &dyn Kv, hash: DkeyHash, dkey: &[u8]) -> Result<Probe, Abort> {
     let mut from = free;
     loop {
         let mut next = None;
-        kv.scan(&Place::of_number(from).dkey_record(), &mut |key, value| {
+        let to = Place::of_number(end).dkey_record();
+        kv.scan_up_to(&Place::of_number(from).dkey_record(), &to, &mut |key, value| {
             next = key.first_chunk().map(|order| {
                 let is_dkey = crate::record::dkey_of(value) == Some(dkey);
                 (u64::from_be_bytes(*order), key.len() == 9 && is_dkey)

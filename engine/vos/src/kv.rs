@@ -47,6 +47,21 @@ pub trait Kv {
     /// Every pair with key `< below` (`None`: all), downwards, until `visit` breaks.
     fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort>;
 
+    /// As [`Kv::scan`], for a visitor that breaks at keys `>= to` anyway: it may not be shown them.
+    fn scan_up_to(&self, from: &[u8], _to: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
+        self.scan(from, visit)
+    }
+
+    /// As [`Kv::scan_back`], for a visitor that needs no keys below `floor`: it may be shown them or not.
+    fn scan_down_to(
+        &self,
+        below: &[u8],
+        _floor: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Abort> {
+        self.scan_back(Some(below), visit)
+    }
+
     /// The value of `key`.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Abort> {
         let mut value = None;

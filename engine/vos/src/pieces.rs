@@ -12,7 +12,9 @@ use crate::ground::STRANGE;
 use crate::key::{AkeyPrefix, Part};
 use crate::kv::Kv;
 use crate::pages::Abort;
-use crate::record::{BLOCK, Body, ExtentBody, Record, Single, inline_single_of};
+use crate::record::{
+    BLOCK, Body, ExtentBody, Record, Single, UNWRITTEN_BLOCKS_MAX, inline_single_of,
+};
 
 /// Written bytes of a range, and where they come from. What no piece covers is zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,9 +62,13 @@ pub(crate) fn pieces(
     let mut pieces = Vec::new();
     let mut is_single = false;
     let end = offset + len;
-    kv.scan_back(Some(&prefix.array(end)), &mut |key, value| {
+    let mut seen = false;
+    // No extent is longer than this: what begins below does not reach the range.
+    let floor = prefix.array(offset.saturating_sub(u64::from(UNWRITTEN_BLOCKS_MAX) * BLOCK));
+    kv.scan_down_to(&prefix.array(end), &floor, &mut |key, value| {
         match prefix.part(key) {
             Some(Part::Extent(start)) => {
+                seen = true;
                 let extent = decode(start, value);
                 pieces.extend(piece(&extent.body, start, offset, end));
                 return if start <= offset {
@@ -76,6 +82,7 @@ pub(crate) fn pieces(
         }
         ControlFlow::Break(())
     })?;
+    is_single |= !seen && kv.contains(&prefix.single())?;
     if is_single { Err(OTHER_KIND.into()) } else { Ok(pieces) }
 }
 

@@ -159,6 +159,8 @@ impl Store {
                 let view = View::new(&state.arena);
                 f(&view).map(|value| (value, view.read()))
             };
+            // The run is over: what it looked at may make room for what it lacked.
+            self.inner.state.borrow_mut().arena.begin_run();
             match result {
                 Ok(answer) => return Ok(answer),
                 Err(Abort::Error(error)) => return Err(error),
