@@ -202,7 +202,7 @@ impl Arena {
     pub(super) fn available(&self) -> usize {
         let taken = self.index.len() + self.loading;
         let leavers = self.frames.iter().filter(|frame| frame.may_leave(self.run)).count();
-        self.budget.saturating_sub(taken) + leavers
+        (self.budget + leavers).saturating_sub(taken)
     }
 
     /// Takes a frame for a load; give it to [`Arena::loaded`] or [`Arena::load_failed`].
@@ -256,27 +256,31 @@ impl Arena {
 
     /// Sees to it that one more frame fits in the budget.
     fn make_room(&mut self) -> bool {
-        if self.unbounded || self.index.len() + self.loading < self.budget {
+        if self.has_room() {
             return true;
         }
         if self.not_clean >= self.index.len() {
             return false;
         }
-        // Two rounds: the first takes away the mark of use, the second finds it gone.
+        // Two rounds: the first takes away the mark of use, the second finds it gone. More than one leaves only after a
+        // recovery that needed more than the budget.
         for _ in 0..2 * self.frames.len() {
             self.hand = (self.hand + 1) % self.frames.len();
             let frame = &self.frames[self.hand];
-            if !frame.may_leave(self.run) {
-                continue;
-            }
-            if frame.used.replace(false) {
+            if !frame.may_leave(self.run) || frame.used.replace(false) {
                 continue;
             }
             self.evicted += 1;
             self.remove(self.hand);
-            return true;
+            if self.has_room() {
+                return true;
+            }
         }
         false
+    }
+
+    fn has_room(&self) -> bool {
+        self.unbounded || self.index.len() + self.loading < self.budget
     }
 
     fn remove(&mut self, at: usize) {
@@ -407,6 +411,21 @@ mod tests {
         }
         assert!(arena.peek(BucketId(5)).is_none() && arena.peek(BucketId(7)).is_none());
         assert!((0..32).step_by(2).all(|number| arena.peek(BucketId(number)).is_some()));
+    }
+
+    #[test]
+    fn memory_beyond_the_budget_is_given_back() {
+        let mut arena = full();
+        arena.unbounded = true;
+        for number in 100..140 {
+            assert!(arena.begin_load());
+            arena.loaded(BucketId(number), BucketKind::Node, Lsn(1), &[7; BUCKET_BYTES]);
+        }
+        arena.unbounded = false;
+        arena.begin_run();
+        assert_eq!(arena.resident(), 72);
+        assert!(arena.begin_load());
+        assert_eq!(arena.resident(), 31);
     }
 
     #[test]

@@ -30,10 +30,10 @@ use super::wal::WalWrite;
 use super::{BlockRun, Lsn};
 use crate::pages::{Abort, BUCKET_BYTES, BucketId};
 
-/// Buckets that an operation may keep resident while others are loaded for it, when there is little memory.
-const PINS_MIN: usize = 24;
-/// The same when there is enough.
-const PINS_MAX: usize = 96;
+/// Buckets that an operation may keep resident while others are loaded for it, if memory has so many.
+const PINS_WISHED: usize = 96;
+/// The same when there is plenty of memory: an eighth of it, up to this.
+const PINS_MAX: usize = 512;
 /// Buckets that pins never take: others go on with these.
 const UNPINNED: usize = 8;
 /// What is acknowledged and older than this is on stable media.
@@ -77,6 +77,12 @@ pub(super) struct Inner {
     pub(super) checkpoint_wanted: Cell<bool>,
     pub(super) generation: Cell<u64>,
     stopping: Cell<bool>,
+}
+
+/// Buckets that one operation may pin, and a transaction change.
+fn pins_max(budget: usize) -> usize {
+    let all = budget - UNPINNED;
+    (all / 8).clamp(PINS_WISHED.min(all), PINS_MAX)
 }
 
 /// A load of a bucket under way.
@@ -371,7 +377,7 @@ impl Inner {
             repairs: RefCell::default(),
             frame_waiters: Cell::new(0),
             pins: Semaphore::new(budget - UNPINNED),
-            pins_max: (budget - UNPINNED).clamp(PINS_MIN, PINS_MAX),
+            pins_max: pins_max(budget),
             cleaning: Semaphore::new(1),
             granting: Semaphore::new(1),
             submit_kick: Notify::new(),
@@ -1087,5 +1093,19 @@ impl Inner {
         self.submit_kick.notify_all();
         self.flush_kick.notify_all();
         tick
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_leave_room_for_others_at_every_size_of_memory() {
+        let sizes = [(32, 24), (64, 56), (104, 96), (768, 96), (1024, 127), (1 << 20, 512)];
+        for (budget, pins) in sizes {
+            assert_eq!(pins_max(budget), pins, "{budget} buckets");
+            assert!(pins_max(budget) <= budget - UNPINNED, "the semaphore can give them");
+        }
     }
 }
