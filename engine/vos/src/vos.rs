@@ -156,7 +156,7 @@ impl Vos {
             capacity: bytes(space.capacity_blocks),
             free: bytes(space.free_blocks),
             reserve: bytes(space.reserve_blocks),
-            metadata: 0,
+            metadata: bytes(space.metadata_blocks),
             counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
             latched: self.store.latched().map(|reason| reason.to_string()),
         }

@@ -847,7 +847,10 @@ fn space_of_a_punched_object_comes_back_while_nobody_asks_for_it() {
         let run = Run::new(PLAIN, handle).await;
         let vos = run.vos();
         let free = async || match vos.handle(Request::Query).await {
-            Ok(Reply::Usage(usage)) => usage.free,
+            Ok(Reply::Usage(usage)) => {
+                assert!((1..4 << 20).contains(&usage.metadata), "{} of metadata", usage.metadata);
+                usage.free
+            }
             other => panic!("{other:?}"),
         };
         let object = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 1, 1);

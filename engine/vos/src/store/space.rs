@@ -95,6 +95,8 @@ pub(super) struct Space {
     free_segments: u32,
     /// Available groups in segments of kind `Meta`.
     meta_groups: u64,
+    /// Blocks in segments of kind `Meta` that are not available.
+    meta_blocks: u64,
     granted: u32,
     data_cursor: u32,
     meta_cursor: u32,
@@ -117,6 +119,7 @@ impl Space {
             available: 0,
             free_segments: 0,
             meta_groups: 0,
+            meta_blocks: u64::from(segments) * u64::from(SEGMENT_BLOCKS),
             granted: segments,
             data_cursor: 0,
             meta_cursor: 0,
@@ -207,6 +210,16 @@ impl Space {
             _ => 0,
         };
         self.meta_groups = self.meta_groups + meta(new) - meta(old);
+        let used = |summary: Summary| match summary.kind {
+            SegmentKind::Meta => u64::from(SEGMENT_BLOCKS) - u64::from(summary.free),
+            _ => 0,
+        };
+        self.meta_blocks = self.meta_blocks + used(new) - used(old);
+    }
+
+    /// Blocks that metadata uses: the table, buckets, and what of their segments is not available yet.
+    pub(super) fn meta_blocks(&self) -> u64 {
+        self.meta_blocks
     }
 
     fn available_in(&self, segment: u32, allocated: Bits) -> Bits {

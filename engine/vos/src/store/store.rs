@@ -309,6 +309,7 @@ impl Store {
             capacity_blocks: state.space.capacity(),
             free_blocks: usable.saturating_sub(reserve),
             reserve_blocks: reserve.min(usable),
+            metadata_blocks: state.space.meta_blocks(),
         }
     }
 
@@ -348,6 +349,8 @@ pub struct SpaceUsage {
     pub free_blocks: u64,
     /// Kept back for deletes.
     pub reserve_blocks: u64,
+    /// Used by the segment table and buckets.
+    pub metadata_blocks: u64,
 }
 
 impl Inner {
