@@ -2,7 +2,7 @@
 # Installs what is missing and runs every test; the last line is 'N passed, N failed, N skipped'.
 #
 # usage: scripts/test.sh [--long] [SUITE...]
-#   SUITE   rust, apps, kill, posix (all of them when none is named)
+#   SUITE   rust, apps, kill, posix (all of these when none is named), lint
 #   --long  the long forms: more rounds, larger data, more seeds
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
@@ -12,7 +12,7 @@ long=() suites=()
 while [ $# -gt 0 ]; do
     case $1 in
     --long) long=(--long) ;;
-    rust | apps | kill | posix) suites+=("$1") ;;
+    lint | rust | apps | kill | posix) suites+=("$1") ;;
     *) sed -n '4,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
@@ -47,11 +47,6 @@ rust_tests() {
         head -n 40 "$scratch/fmt"
         failure "rust: cargo fmt --all --check"
     fi
-    step "clippy"
-    if cargo clippy --workspace --all-targets --quiet -- -D warnings >"$scratch/clippy" 2>&1; then count 1 0 0; else
-        tail -n 60 "$scratch/clippy"
-        failure "rust: cargo clippy --workspace --all-targets"
-    fi
     step "cargo test --workspace"
     cargo test --workspace --no-fail-fast 2>&1 | tee "$log"
     local code=${PIPESTATUS[0]}
@@ -59,6 +54,15 @@ rust_tests() {
     sed -n 's/^test \(.*\) \.\.\. FAILED$/rust: \1/p' "$log" >>"$FAILURES"
     if [ "$code" != 0 ] && ! grep -q '^test .* \.\.\. FAILED$' "$log"; then
         failure "rust: cargo test ended with $code"
+    fi
+}
+
+# lint : not among the suites that run by themselves, because it compiles everything once more.
+lint() {
+    step "clippy"
+    if cargo clippy --workspace --all-targets --quiet -- -D warnings >"$scratch/clippy" 2>&1; then count 1 0 0; else
+        tail -n 60 "$scratch/clippy"
+        failure "rust: cargo clippy --workspace --all-targets"
     fi
 }
 
@@ -70,6 +74,7 @@ if [ "$(id -u)" = 0 ] && [ -e /dev/fuse ]; then
 fi
 need_packages "${packages[@]}"
 
+if wanted lint; then lint; fi
 if wanted rust; then rust_tests; fi
 
 if wanted apps || wanted kill || wanted posix; then

@@ -11,6 +11,7 @@ mod io;
 mod mounted;
 mod report;
 mod tree;
+mod vos;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ struct CommandLine {
     #[arg(long, value_delimiter = ',', default_value = "dfuse,ext4")]
     on: Vec<String>,
     /// What to measure
-    #[arg(long, value_delimiter = ',', default_value = "io,files,tree")]
+    #[arg(long, value_delimiter = ',', default_value = "io,files,tree,vos")]
     groups: Vec<String>,
     /// Seconds for each measurement that runs against time
     #[arg(long, default_value_t = 3.0)]
@@ -73,8 +74,11 @@ fn main() -> ExitCode {
 fn run(line: &CommandLine, scale: Scale) -> std::io::Result<()> {
     let scratch = tempfile::Builder::new().prefix("daos-bench.").tempdir_in(&line.dir)?;
     let mut report = Report::new(line.on.clone());
+    let mut alone = Report::new(vec![vos::COLUMN.to_owned()]);
     let mut mounts = Vec::new();
-    for kind in &line.on {
+    // vos alone needs no mount.
+    let wanted = line.groups.iter().any(|group| group != "vos");
+    for kind in line.on.iter().filter(|_| wanted) {
         mounts.push(mounted::Mounted::up(kind, scratch.path(), &line.dfuse_options)?);
     }
     for group in &line.groups {
@@ -82,15 +86,20 @@ fn run(line: &CommandLine, scale: Scale) -> std::io::Result<()> {
             "io" => io::measure(&mounts, scale, &mut report),
             "files" => files::measure(&mounts, scale, &mut report),
             "tree" => tree::measure(&mounts, scale, scratch.path(), &mut report)?,
+            "vos" => vos::measure(scale, &mut alone),
             other => eprintln!("daos-bench: no such group: {other}"),
         }
     }
     drop(mounts);
     report.print();
+    alone.print();
     if let Some(folder) = line.json.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(&line.json, report.json())?;
+    std::fs::write(
+        &line.json,
+        format!("[{},\n{}]\n", report.json().trim_end(), alone.json().trim_end()),
+    )?;
     println!("JSON in {}", line.json.display());
     Ok(())
 }

@@ -11,6 +11,7 @@ pub enum Unit {
     PerSecond,
     Seconds,
     Microseconds,
+    Bytes,
     Ratio,
 }
 
@@ -21,6 +22,7 @@ impl Unit {
             Self::PerSecond => "/s",
             Self::Seconds => "s",
             Self::Microseconds => "us",
+            Self::Bytes => "bytes",
             Self::Ratio => "x",
         }
     }
@@ -44,6 +46,7 @@ impl Report {
         Self { columns, rows: Vec::new(), errors: Vec::new() }
     }
 
+    /// A second value of the same name and column takes the place of the first.
     pub fn put(&mut self, column: &str, name: &str, value: f64, unit: Unit) {
         eprintln!("  {name:44} {column:8} {:>12} {}", number(value), unit.name());
         let row = match self.rows.iter_mut().position(|row| row.name == name) {
@@ -64,6 +67,9 @@ impl Report {
 
     /// One line per measurement; the ratio is the first column to the second: bigger is better for rates, smaller for times.
     pub fn print(&self) {
+        if self.rows.is_empty() && self.errors.is_empty() {
+            return;
+        }
         print!("\n{:44} {:>6}", "", "");
         for column in &self.columns {
             print!(" {column:>12}");
