@@ -10,6 +10,8 @@ use daos_types::rpc::ObjectInfo;
 use crate::change::{Change, Place, TRIES_MAX};
 use crate::handles::Open;
 use crate::keys;
+use crate::load::attr;
+use crate::lock::How;
 use crate::lookup::check_new_name;
 use crate::mount::Dfs;
 use crate::record::{Record, flag};
@@ -90,13 +92,12 @@ impl Dfs {
         flags: i32,
         caller: Caller,
     ) -> Result<(Entry, Handle)> {
+        self.writable()?;
         let mode = mode & !libc::S_IFMT | libc::S_IFREG;
         for _ in 0..TRIES_MAX {
-            match self.make(parent, name, Make { mode, rdev: 0, target: b"", caller }).await {
-                Ok(entry) => {
-                    let flags = flags & !libc::O_TRUNC;
-                    return Ok((entry, self.open(entry.attr.ino, flags).await?));
-                }
+            let make = Make { mode, rdev: 0, target: b"", caller };
+            match self.make_open(parent, name, make, flags).await {
+                Ok(created) => return Ok(created),
                 Err(Error::Exists) if flags & libc::O_EXCL == 0 => {}
                 Err(error) => return Err(error),
             }
@@ -116,10 +117,35 @@ impl Dfs {
             Kind::Directory => Err(Error::IsDirectory),
             _ => self.open(ino, flags).await,
         };
-        match opened {
-            Ok(handle) => Ok((Entry { attr: self.getattr(ino).await? }, handle)),
+        let shown = match opened {
+            Ok(handle) => match self.getattr(ino).await {
+                Ok(attr) => Ok((Entry { attr }, handle)),
+                Err(error) => self.release(ino, handle).await.and(Err(error)),
+            },
+            Err(error) => Err(error),
+        };
+        if shown.is_err() {
+            self.forget(ino, 1);
+        }
+        shown
+    }
+
+    /// A file that is open from the moment that it has a name: an unlink by somebody else leaves it to the handle.
+    async fn make_open(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        make: Make<'_>,
+        flags: i32,
+    ) -> Result<(Entry, Handle)> {
+        let inode = self.inode(self.numbers.next().await?)?;
+        let handle = self.handles.add(Open { ino: inode.ino, flags })?;
+        inode.opened();
+        match self.make_as(&inode, parent, name, make).await {
+            Ok(entry) => Ok((entry, handle)),
             Err(error) => {
-                self.forget(ino, 1);
+                inode.closed();
+                self.handles.remove(inode.ino, handle)?;
                 Err(error)
             }
         }
@@ -135,7 +161,8 @@ impl Dfs {
     ) -> Result<(Entry, Handle)> {
         self.writable()?;
         let directory = self.directory(parent).await?;
-        let ino = self.numbers.next().await?;
+        let inode = self.inode(self.numbers.next().await?)?;
+        let ino = inode.ino;
         let mode = mode & !libc::S_IFMT | libc::S_IFREG;
         let make = Make { mode, rdev: 0, target: b"", caller };
         let mut record = self.new_record(ino, &make, &directory.record);
@@ -143,13 +170,17 @@ impl Dfs {
         if flags & libc::O_EXCL == 0 {
             record.flags |= flag::LINKABLE;
         }
+        let handle = self.handles.add(Open { ino, flags })?;
+        inode.opened();
         let mut change = Change::new();
         change.demand_directory(parent);
         change.put_record(&Place::orphan(self.lease, ino), &record);
-        self.commit_new(change).await?;
-        let inode = self.learn_new(Loaded { home: Home::Orphan, record: Arc::new(record) });
-        inode.opened();
-        let handle = self.handles.add(Open { ino, flags })?;
+        if let Err(error) = self.commit_new(change).await {
+            inode.closed();
+            self.handles.remove(ino, handle)?;
+            return Err(error);
+        }
+        inode.learn(Loaded { home: Home::Orphan, record: Arc::new(record) });
         let entry = Entry { attr: self.attr(&inode).await? };
         self.remember(ino, 1);
         Ok((entry, handle))
@@ -157,19 +188,33 @@ impl Dfs {
 
     async fn make(&self, parent: Ino, name: &[u8], make: Make<'_>) -> Result<Entry> {
         self.writable()?;
+        let inode = self.inode(self.numbers.next().await?)?;
+        self.make_as(&inode, parent, name, make).await
+    }
+
+    async fn make_as(
+        &self,
+        inode: &Arc<Inode>,
+        parent: Ino,
+        name: &[u8],
+        make: Make<'_>,
+    ) -> Result<Entry> {
         check_new_name(name)?;
         let directory = self.directory(parent).await?;
-        let ino = self.numbers.next().await?;
-        let record = self.new_record(ino, &make, &directory.record);
-        let kind = record.kind();
+        let record = self.new_record(inode.ino, &make, &directory.record);
+        let facts = facts_of_new(record.kind());
+        // Others see the name before we hear that it is there.
+        let turn = inode.turn(How::Exclusive).await;
         let change = self.creation(parent, name, &record, make.target);
         self.commit_new(change).await?;
         let home = Home::Entry { parent, name: Bytes::copy_from_slice(name) };
-        let inode = self.learn_new(Loaded { home, record: Arc::new(record) });
-        inode.learn_facts(inode.generation(), facts_of_new(kind));
+        let loaded = Loaded { home, record: Arc::new(record) };
+        let entry = Entry { attr: attr(&loaded, facts) };
+        inode.learn(loaded);
+        inode.learn_facts(inode.generation(), facts);
+        drop(turn);
         self.names_changed(parent);
-        let entry = Entry { attr: self.attr(&inode).await? };
-        self.remember(ino, 1);
+        self.remember(inode.ino, 1);
         Ok(entry)
     }
 
@@ -194,12 +239,6 @@ impl Dfs {
             Some(_) => Ok(()),
             None => Err(Error::Contended { tries: 1 }),
         }
-    }
-
-    fn learn_new(&self, loaded: Loaded) -> Arc<Inode> {
-        let inode = self.table.get(loaded.record.ino);
-        inode.learn(loaded);
-        inode
     }
 
     fn new_record(&self, ino: Ino, make: &Make<'_>, parent: &Record) -> Record {
@@ -240,6 +279,14 @@ impl Dfs {
     pub(crate) fn names_changed(&self, directory: Ino) {
         if let Some(inode) = self.table.known(directory) {
             inode.change_facts(|_| None);
+        }
+    }
+
+    /// What lies in the entry of an inode changed its size: the space of the directory did.
+    pub(crate) fn entry_changed(&self, home: &Home) {
+        let Home::Entry { parent, .. } = home else { return };
+        if let Some(inode) = self.table.known(*parent) {
+            inode.space_changed();
         }
     }
 

@@ -39,6 +39,7 @@ impl Dfs {
                 self.add_name(&mut change, &inode, &loaded, (new_parent, new_name), now).await?;
             if change.commit(&self.container).await?.is_some() {
                 inode.learn(next);
+                self.entry_changed(&loaded.home);
                 self.names_changed(new_parent);
                 drop(turn);
                 let entry = Entry { attr: self.attr(&inode).await? };

@@ -76,11 +76,13 @@ impl Dfs {
             let name = Bytes::copy_from_slice(name);
             let loaded = if entry.is_reference() {
                 let table = Place::table(entry.ino);
-                // No record: the last name went between the two reads.
-                let Some((record, _)) = self.fetch_record(&table, With::Record).await? else {
-                    continue;
-                };
-                Loaded { home: Home::Table, record: Arc::new(record) }
+                match self.fetch_record(&table, With::Record).await? {
+                    Some((record, _)) if record.nlink > 0 => {
+                        Loaded { home: Home::Table, record: Arc::new(record) }
+                    }
+                    // The last name went between the two reads.
+                    _ => continue,
+                }
             } else {
                 let home = Home::Entry { parent, name: name.clone() };
                 Loaded { home, record: Arc::new(entry.clone()) }
@@ -129,6 +131,11 @@ impl Dfs {
             };
             match self.fetch_record(&place, With::Record).await? {
                 Some((record, _)) if record.ino == inode.ino && !record.is_reference() => {
+                    // Its last name may have gone since `home` was learned.
+                    let home = match home {
+                        Home::Table if record.nlink == 0 => Home::TableOrphan,
+                        home => home,
+                    };
                     let loaded = Loaded { home, record: Arc::new(record) };
                     inode.learn(loaded.clone());
                     return Ok(loaded);
@@ -153,7 +160,14 @@ impl Dfs {
             prefix: Bytes::from_static(keys::BACK_PREFIX),
             array_bytes_max: 0,
         };
-        for fetched in self.container.fetch(candidates.iter().map(back).collect()).await? {
+        let mut parts: Vec<FetchPart> = candidates.iter().map(back).collect();
+        // Its last name may be going at this moment: it is open, and here it is.
+        parts.push(record_part(&Place::orphan(self.lease, ino), With::Record));
+        let mut fetched = self.container.fetch(parts).await?;
+        let Some(Fetched::Akeys(orphan)) = fetched.pop() else {
+            return Err(Error::Protocol { asked: "orphan" });
+        };
+        for fetched in fetched {
             let Fetched::Akeys(akeys) = fetched else {
                 return Err(Error::Protocol { asked: "back pointer" });
             };
@@ -163,7 +177,7 @@ impl Dfs {
                 _ => {}
             }
         }
-        Err(Error::Stale)
+        if orphan.is_empty() { Err(Error::Stale) } else { Ok(Home::Orphan) }
     }
 
     /// The record of a directory; another kind of inode is an error.

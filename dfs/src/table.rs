@@ -148,9 +148,11 @@ impl Inode {
         self.state().facts
     }
 
-    /// An own write took space, nobody knows how much.
+    /// An own change took or gave space, nobody knows how much.
     pub(crate) fn space_changed(&self) {
-        self.state().space_unknown = true;
+        let mut state = self.state();
+        state.generation += 1;
+        state.space_unknown = true;
     }
 
     /// Before a fetch of facts.
