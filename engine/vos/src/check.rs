@@ -546,3 +546,111 @@ impl ObjectWalk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+    use daos_media::{Device, How, MemDevice};
+    use daos_types::rpc::{ContainerInfo, KeyRef, Op, Reply, Request, Transact};
+    use daos_types::{BLOCK_BYTES, Dkey, Epoch, ObjectClass, ObjectId, ObjectType, PoolId};
+    use daos_types::{StoreId, TargetId};
+    use daos_xstream::{Handle, sim};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::{BlockRun, FormatOptions, OpenOptions, Store, Sync, Tx, TxOptions};
+    use crate::vos::VosOptions;
+
+    const CONTAINER: ContainerId = ContainerId(1);
+
+    /// A store with one array of 64 KiB; its device, and a block of it.
+    async fn fixture(handle: Handle) -> (Rc<MemDevice>, Rc<Vos>, BlockAddr) {
+        let device = MemDevice::new(64 << 20);
+        let options = FormatOptions { store: StoreId(Uuid::from_u128(1)), wal_bytes: None };
+        Store::format(device.clone(), handle.clone(), options).await.unwrap();
+        let options = OpenOptions {
+            target: TargetId(0),
+            memory_buckets: 64,
+            sync: Sync::Posix,
+            read_only: false,
+        };
+        let store = Store::open(device.clone(), handle.clone(), options).await.unwrap();
+        let vos = Vos::open(store, handle, VosOptions::default()).await.unwrap();
+        let pool = PoolId(Uuid::from_u128(2));
+        vos.handle(Request::PoolCreate { id: pool, label: "p".into() }).await.unwrap();
+        let info = ContainerInfo {
+            id: CONTAINER,
+            uuid: Uuid::from_u128(3),
+            label: "c".into(),
+            created: Epoch::ZERO,
+        };
+        vos.handle(Request::ContainerCreate { pool, info }).await.unwrap();
+        let object = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 0, 1);
+        let key = KeyRef { object, dkey: Dkey::from_u64(1), akey: "0".into() };
+        let data = Bytes::from(vec![7; 16 * BLOCK_BYTES]);
+        let ops = vec![Op::UpdateArray { key, offset: 0, data }];
+        let transact = Transact { container: CONTAINER, conditions: vec![], ops };
+        vos.handle(Request::Transact(transact)).await.unwrap();
+        let roots = vos.roots;
+        let find = |pages: &View<'_>| {
+            let object = roots.objects.object(CONTAINER, object, 0).view(pages)?;
+            let pairs = crate::kv::Kv::range(&object, &[0], None, 1)?;
+            Ok(Record::decode(&pairs[0].1).expect("a record").runs()[0].start)
+        };
+        let (block, _) = vos.store.view(find).await.unwrap();
+        (device, vos, BlockAddr(block))
+    }
+
+    async fn findings(vos: &Vos, repair: bool) -> Vec<String> {
+        match vos.handle(Request::Check { repair }).await {
+            Ok(Reply::Checked(report)) => report.findings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn has(findings: &[String], text: &str) -> bool {
+        findings.iter().any(|finding| finding.contains(text))
+    }
+
+    #[test]
+    fn a_sound_store_has_no_findings_and_a_freed_block_in_use_is_one() {
+        sim::run(1, |handle| async move {
+            let (_, vos, block) = fixture(handle).await;
+            assert!(findings(&vos, false).await.is_empty());
+            let free = |tx: &mut Tx<'_>| tx.free_blocks(BlockRun::new(block, 1));
+            vos.store.transact(TxOptions::default(), free).await.unwrap();
+            assert!(has(&findings(&vos, false).await, "in use but not allocated"));
+        });
+    }
+
+    #[test]
+    fn leaked_blocks_and_wrong_counters_are_found_and_repaired() {
+        sim::run(1, |handle| async move {
+            let (_, vos, _) = fixture(handle).await;
+            let reservation = vos.store.reserve(3, TxOptions::default()).await.unwrap();
+            let roots = vos.roots;
+            let leak = |tx: &mut Tx<'_>| {
+                for run in reservation.runs() {
+                    tx.publish(&reservation, *run)?;
+                }
+                roots.set_counters(tx, CONTAINER, (5, 5))
+            };
+            vos.store.transact(TxOptions::default(), leak).await.unwrap();
+            let found = findings(&vos, true).await;
+            assert!(has(&found, "nothing refers to it") && has(&found, "counters say (5, 5)"));
+            assert!(findings(&vos, false).await.is_empty(), "repaired");
+        });
+    }
+
+    #[test]
+    fn data_that_changed_on_the_device_is_found() {
+        sim::run(1, |handle| async move {
+            let (device, vos, block) = fixture(handle).await;
+            let rotten = Bytes::from(vec![8; BLOCK_BYTES]);
+            device.write(rotten, block.byte_address(), How::Direct).await.unwrap();
+            assert!(has(&findings(&vos, false).await, "expected checksum"));
+        });
+    }
+}

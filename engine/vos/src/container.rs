@@ -103,6 +103,14 @@ pub(crate) fn snapshots_prefix(id: ContainerId) -> [u8; 3] {
 }
 
 impl Roots {
+    pub fn has_container<P: Pages + ?Sized>(
+        &self,
+        pages: &P,
+        id: ContainerId,
+    ) -> Result<bool, Abort> {
+        Ok(self.containers.value(pages, &record_key(id))?.is_some())
+    }
+
     /// The record of a container that there must be.
     pub fn container<P: Pages + ?Sized>(
         &self,

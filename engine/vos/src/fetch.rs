@@ -63,7 +63,8 @@ impl Vos {
             self.check_view(pages, fetch.container, fetch.epoch)?;
             let parts = parts.iter().map(|part| {
                 let place = (fetch.container, object_of(part), fetch.epoch);
-                self.object_at(pages, place, |object| object.find(part))
+                let wants_state = matches!(part, FetchPart::Object { .. });
+                self.object_at(pages, place, wants_state, |object| object.find(part))
             });
             parts.collect()
         };
@@ -125,24 +126,28 @@ impl Vos {
         container: ContainerId,
         epoch: Epoch,
     ) -> Result<(), Abort> {
-        self.roots.container(pages, container)?;
+        if !self.roots.has_container(pages, container)? {
+            return Err(Error::NonExistent(Noun::Container).into());
+        }
         if epoch != Epoch::MAX && !self.roots.has_snapshot(pages, container, epoch)? {
             return Err(Error::NonExistent(Noun::Snapshot).into());
         }
         Ok(())
     }
 
-    /// Shows an object as it is, or as it was at a snapshot.
+    /// Shows an object as it is, or as it was at a snapshot; with its record only if that is wanted.
     pub(crate) fn object_at<T>(
         &self,
         pages: &View<'_>,
         (container, object, epoch): (ContainerId, ObjectId, Epoch),
+        wants_state: bool,
         with: impl FnOnce(&ObjectAt<'_>) -> Result<T, Abort>,
     ) -> Result<T, Abort> {
         let newest = Newest { pages, roots: &self.roots, container };
         let hash = self.hash();
         if epoch == Epoch::MAX {
-            let (kv, state) = (newest.kv(object)?, newest.state(object)?);
+            let kv = newest.kv(object)?;
+            let state = if wants_state { newest.state(object)? } else { None };
             return with(&ObjectAt { object, hash, kv: &*kv, state });
         }
         let empty = MapKv::new();

@@ -36,7 +36,7 @@ impl Vos {
                 self.check_view(pages, list.container, list.epoch)?;
                 let mut page = page.clone();
                 let place = (list.container, object, list.epoch);
-                self.object_at(pages, place, |object| object.list(list, &mut page))?;
+                self.object_at(pages, place, false, |object| object.list(list, &mut page))?;
                 Ok(page)
             };
             let (next, lsn) = self.store.view(step).await?;
@@ -139,7 +139,7 @@ impl Vos {
                 self.check_view(pages, asked.container, asked.epoch)?;
                 let mut page = page.clone();
                 let place = (asked.container, asked.object, asked.epoch);
-                self.object_at(pages, place, |object| object.extents(asked, &mut page))?;
+                self.object_at(pages, place, false, |object| object.extents(asked, &mut page))?;
                 Ok(page)
             };
             let (next, lsn) = self.store.view(step).await?;
