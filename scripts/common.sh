@@ -60,5 +60,5 @@ version_at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = 
 # is_mounted DIR : true also for a FUSE mount whose daemon is gone (stat fails there, the mount table knows).
 is_mounted() { awk -v dir="$1" '$2 == dir { found = 1 } END { exit !found }' /proc/self/mounts; }
 
-# is_alive DIR : mounted, and it answers.
-is_alive() { is_mounted "$1" && timeout 10 stat "$1" >/dev/null 2>&1; }
+# is_alive DIR : mounted, and it answers. The kernel answers a plain stat from its cache, even for the dead; not this one.
+is_alive() { is_mounted "$1" && timeout 10 stat -f "$1" >/dev/null 2>&1; }

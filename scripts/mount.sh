@@ -29,7 +29,7 @@ start_dfuse() {
     pid=$!
     echo "$pid" >"$state/pid"
     for _ in $(seq 1000); do
-        is_mounted "$mnt" && timeout 10 stat "$mnt" >/dev/null 2>&1 && return
+        is_alive "$mnt" && return
         kill -0 "$pid" 2>/dev/null || die "dfuse ended: $(tail -n 5 "$state/log")"
         sleep 0.02
     done

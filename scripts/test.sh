@@ -83,7 +83,7 @@ if wanted apps || wanted kill || wanted posix; then
         echo "skipped: apps, kill and posix need root and /dev/fuse"
     else
         step "cargo build --release"
-        if cargo build --release --workspace; then
+        if cargo build --release -p dfuse -p daos-cli; then
             if wanted apps; then step "tests/apps" && tests/apps/run "${long[@]}"; fi
             if wanted kill; then step "tests/kill" && tests/kill/run "${long[@]}"; fi
             if wanted posix; then step "tests/posix" && need_tools && tests/posix/run "${long[@]}"; fi

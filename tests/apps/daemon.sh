@@ -54,7 +54,7 @@ done
 pid=$(holder) && echo "$pid" >>"$OUTSIDE/pids"
 echo before-kill >mnt/killed
 kill -9 "$pid" && gone "$pid"
-refused stat mnt
+refused stat -f mnt
 "$dfuse" --embedded "$store" "$mnt" >out 2>&1 || fail "mount over a dead mount: $(cat out)"
 same "after kill -9" "$(cat mnt/killed)" before-kill
 same "mounts at the place" "$(awk -v d="$mnt" '$2 == d' /proc/self/mounts | wc -l)" 1
