@@ -206,7 +206,13 @@ impl Dfs {
         // Others see the name before we hear that it is there.
         let turn = inode.turn(How::Exclusive).await;
         let change = self.creation(parent, name, &record, make.target);
+        self.names.may_come(parent, name);
+        if record.kind() == Kind::Directory {
+            // Before others can see it and make names in it.
+            self.names.new_directory(inode.ino);
+        }
         self.commit_new(change).await?;
+        self.names.learn(parent, name, inode.ino);
         let home = Home::Entry { parent, name: Bytes::copy_from_slice(name) };
         let loaded = Loaded { home, record: Arc::new(record) };
         let entry = Entry { attr: attr(&loaded, facts) };

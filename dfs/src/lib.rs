@@ -26,6 +26,7 @@ mod load;
 mod lock;
 mod lookup;
 mod mount;
+mod names;
 mod numbers;
 mod open;
 mod orphan;

@@ -37,6 +37,7 @@ impl Dfs {
             change.stamp(new_parent, now);
             let next =
                 self.add_name(&mut change, &inode, &loaded, (new_parent, new_name), now).await?;
+            self.names.may_come(new_parent, new_name);
             if change.commit(&self.container).await?.is_some() {
                 inode.learn(next);
                 self.entry_changed(&loaded.home);

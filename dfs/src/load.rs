@@ -92,6 +92,25 @@ impl Dfs {
         Err(Error::Contended { tries: TRIES_MAX })
     }
 
+    /// As `named`, out of memory: the entry as own changes left it, if it is known that nothing else is in it. What follows from it
+    /// is proved by conditions, or answers a lookup that ran beside the change.
+    pub(crate) fn remembered(&self, parent: Ino, name: &[u8]) -> Option<Named> {
+        let inode = self.table.known(self.names.hint(parent, name)?)?;
+        let loaded = inode.loaded()?;
+        let Home::Entry { parent: of, name: called } = &loaded.home else { return None };
+        if *of != parent || *called != name || !self.cache_attributes {
+            return None;
+        }
+        let entry = Record::clone(&loaded.record);
+        Some(Named { parent, name: called.clone(), entry, extras: Extras::new(), loaded })
+    }
+
+    /// As `remembered`, for who takes the whole entry away: with extras that nobody knows there is none.
+    pub(crate) fn remembered_whole(&self, parent: Ino, name: &[u8]) -> Option<Named> {
+        let plain = |named: &Named| !named.entry.may_have_xattrs() && named.kind() != Kind::Symlink;
+        self.remembered(parent, name).filter(plain)
+    }
+
     async fn fetch_record(&self, place: &Place, with: With) -> Result<Option<(Record, Extras)>> {
         let part = record_part(place, with);
         match self.container.fetch(vec![part]).await?.pop() {

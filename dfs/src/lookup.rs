@@ -20,11 +20,18 @@ impl Dfs {
 
     async fn find(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         check_name(name)?;
+        if let Some(named) = self.remembered(parent, name) {
+            return Ok(named.ino());
+        }
+        if self.names.cannot_be(parent, name) {
+            return Err(Error::NoEntry);
+        }
         let Some(named) = self.named(parent, name, With::Record).await? else {
             // Nothing is found in what is no directory, too, but that has another name.
             self.directory(parent).await?;
             return Err(Error::NoEntry);
         };
+        self.names.learn(parent, name, named.ino());
         self.table.get(named.ino()).learn(named.loaded.clone());
         Ok(named.ino())
     }

@@ -10,6 +10,7 @@ use daos_types::{BLOCK_BYTES, Epoch};
 use crate::cache::Cache;
 use crate::handles::Handles;
 use crate::lock::Lock;
+use crate::names::Names;
 use crate::numbers::Numbers;
 use crate::superblock::{self, Superblock};
 use crate::table::Table;
@@ -67,6 +68,7 @@ pub struct Dfs {
     pub(crate) chunk_bytes: u64,
     pub(crate) table: Table,
     pub(crate) cache: Cache,
+    pub(crate) names: Names,
     pub(crate) handles: Handles,
     pub(crate) numbers: Numbers,
     /// Names this mount's orphans: a number that it leased at its start and gives to no inode. 0: read-only.
@@ -122,6 +124,7 @@ impl Dfs {
             cache_attributes: options.cache_attributes,
             chunk_bytes: superblock.chunk_bytes,
             table: Table::new(options.inodes_max),
+            names: Names::new(if options.cache_attributes { options.inodes_max } else { 0 }),
             cache: Cache::new(if options.cache_attributes { options.cache_bytes } else { 0 }),
             handles: Handles::new(options.handles_max),
             lease: 0,

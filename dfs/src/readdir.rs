@@ -112,6 +112,9 @@ impl Dfs {
         for (_, loaded) in batch {
             plans.push(loaded.as_ref().map(|loaded| {
                 let inode = self.table.get(loaded.record.ino);
+                if let Home::Entry { parent, name } = &loaded.home {
+                    self.names.learn(*parent, name, inode.ino);
+                }
                 inode.learn(loaded.clone());
                 let generation = inode.generation();
                 let known = inode.facts().filter(|_| self.cache_attributes);

@@ -48,21 +48,35 @@ impl Dfs {
             checked => checked?,
         }
         let (from, to) = (Name { parent, name }, Name { parent: new_parent, name: new_name });
-        for _ in 0..TRIES_MAX {
-            if self.try_rename(from, to, flags).await? {
+        for attempt in 0..TRIES_MAX {
+            if self.try_rename(from, to, flags, attempt == 0).await? {
                 return Ok(());
             }
         }
         Err(Error::Contended { tries: TRIES_MAX })
     }
 
-    /// False: what was read is old.
-    async fn try_rename(&self, from: Name<'_>, to: Name<'_>, flags: RenameFlags) -> Result<bool> {
-        let Some(source) = self.named(from.parent, from.name, With::Extras).await? else {
+    /// False: what was read, or `remembered`, is old.
+    async fn try_rename(
+        &self,
+        from: Name<'_>,
+        to: Name<'_>,
+        flags: RenameFlags,
+        remembered: bool,
+    ) -> Result<bool> {
+        let known = self.remembered_whole(from.parent, from.name).filter(|_| remembered);
+        let source = match known {
+            Some(source) => Some(source),
+            None => self.named(from.parent, from.name, With::Extras).await?,
+        };
+        let Some(source) = source else {
             self.directory(from.parent).await?;
             return Err(Error::NoEntry);
         };
-        let target = self.named(to.parent, to.name, With::Extras).await?;
+        let target = match self.names.cannot_be(to.parent, to.name) {
+            true => None,
+            false => self.named(to.parent, to.name, With::Extras).await?,
+        };
         if target.is_none() {
             self.directory(to.parent).await?;
         }
@@ -95,8 +109,10 @@ impl Dfs {
         if to.parent != from.parent {
             change.stamp(to.parent, now);
         }
+        self.names.may_come(to.parent, to.name);
         let done = change.commit(&self.container).await?.is_some();
         if done {
+            self.names.learn(to.parent, to.name, inode.ino);
             settle.into_iter().for_each(|settle| settle());
             self.names_changed(from.parent);
             self.names_changed(to.parent);

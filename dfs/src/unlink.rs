@@ -44,8 +44,13 @@ impl Dfs {
     async fn take_away(&self, parent: Ino, name: &[u8], directory: bool) -> Result<()> {
         self.writable()?;
         check_old_name(name)?;
-        for _ in 0..TRIES_MAX {
-            let Some(named) = self.named(parent, name, With::Extras).await? else {
+        for attempt in 0..TRIES_MAX {
+            let remembered = self.remembered_whole(parent, name).filter(|_| attempt == 0);
+            let named = match remembered {
+                Some(named) => Some(named),
+                None => self.named(parent, name, With::Extras).await?,
+            };
+            let Some(named) = named else {
                 self.directory(parent).await?;
                 return Err(Error::NoEntry);
             };

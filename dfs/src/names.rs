@@ -1,0 +1,128 @@
+//! What a mount knows of names without asking: where some lead, and which cannot be in a directory that it made itself.
+//!
+//! # Invariants
+//! 1. A hint is only where to look: it counts if the inode's home, which own changes keep right, says the same name.
+//! 2. The names of a directory are a superset: a name is added before its transaction is sent and never taken away. So what
+//!    is not among them is not in the directory. Only hashes are kept; two names of one hash only cost a question.
+//! 3. At most `hints_max` hints, and [`DIRECTORIES_MAX`] directories of [`NAMES_MAX`] names.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::Ino;
+
+const DIRECTORIES_MAX: usize = 1024;
+const NAMES_MAX: usize = 1024;
+
+pub(crate) struct Names {
+    hints_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    hints: HashMap<(Ino, u64), Ino>,
+    whole: HashMap<Ino, HashSet<u64>>,
+    /// Directories in `whole`, oldest first.
+    order: VecDeque<Ino>,
+}
+
+impl Names {
+    /// 0: remember nothing.
+    pub(crate) fn new(hints_max: usize) -> Self {
+        Self { hints_max, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds this mutex")
+    }
+
+    /// Where `name` led when somebody looked.
+    pub(crate) fn hint(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
+        self.state().hints.get(&(parent, xxh3_64(name))).copied()
+    }
+
+    pub(crate) fn learn(&self, parent: Ino, name: &[u8], ino: Ino) {
+        if self.hints_max == 0 {
+            return;
+        }
+        let mut state = self.state();
+        if state.hints.len() >= self.hints_max {
+            state.hints.clear();
+        }
+        state.hints.insert((parent, xxh3_64(name)), ino);
+    }
+
+    /// `directory` was just made: it has no names.
+    pub(crate) fn new_directory(&self, directory: Ino) {
+        if self.hints_max == 0 {
+            return;
+        }
+        let mut state = self.state();
+        if state.order.len() >= DIRECTORIES_MAX {
+            if let Some(oldest) = state.order.pop_front() {
+                state.whole.remove(&oldest);
+            }
+        }
+        state.order.push_back(directory);
+        state.whole.insert(directory, HashSet::new());
+    }
+
+    /// `directory` may have `name` from now on: before it is sent.
+    pub(crate) fn may_come(&self, directory: Ino, name: &[u8]) {
+        let mut state = self.state();
+        let Some(names) = state.whole.get_mut(&directory) else { return };
+        names.insert(xxh3_64(name));
+        if names.len() > NAMES_MAX {
+            state.whole.remove(&directory);
+        }
+    }
+
+    /// `directory` certainly does not have `name`.
+    pub(crate) fn cannot_be(&self, directory: Ino, name: &[u8]) -> bool {
+        let state = self.state();
+        state.whole.get(&directory).is_some_and(|names| !names.contains(&xxh3_64(name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_new_directories_are_known_whole() {
+        let names = Names::new(10);
+        assert!(!names.cannot_be(Ino(1), b"a"));
+        names.new_directory(Ino(1));
+        assert!(names.cannot_be(Ino(1), b"a"));
+        names.may_come(Ino(1), b"a");
+        assert!(!names.cannot_be(Ino(1), b"a"));
+        assert!(names.cannot_be(Ino(1), b"b"));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let names = Names::new(10);
+        for ino in 0..3000 {
+            names.new_directory(Ino(ino));
+            names.learn(Ino(ino), b"a", Ino(ino));
+        }
+        assert!(names.state().hints.len() <= 10);
+        assert_eq!(names.state().whole.len(), DIRECTORIES_MAX);
+        for i in 0..2000_u32 {
+            names.may_come(Ino(2999), &i.to_le_bytes());
+        }
+        assert!(!names.cannot_be(Ino(2999), b"x"), "too many to know them all");
+    }
+
+    #[test]
+    fn a_mount_without_caches_remembers_nothing() {
+        let names = Names::new(0);
+        names.new_directory(Ino(1));
+        names.learn(Ino(1), b"a", Ino(2));
+        assert!(!names.cannot_be(Ino(1), b"a"));
+        assert_eq!(names.hint(Ino(1), b"a"), None);
+    }
+}
