@@ -147,7 +147,7 @@ impl State {
     /// A flush is done that began when `complete` and `written_seq` were what they are here.
     pub(super) fn flushed(&mut self, complete: Lsn, written_seq: u64) {
         self.counts.flushes += 1;
-        self.marks.stable = self.marks.stable.max(complete);
+        self.marks.stabilized(complete);
         if let Some((mark, strip)) = self.wal.stable(written_seq) {
             self.persisted(mark, strip);
         }
@@ -191,7 +191,7 @@ impl State {
         self.unstable_bytes += bytes;
         if self.unstable_bytes > UNSTABLE_BYTES_MAX {
             self.unstable_bytes = 0;
-            self.marks.force = self.marks.newest;
+            self.marks.want(self.marks.newest);
         }
     }
 }

@@ -469,9 +469,11 @@ impl Inner {
     // Loading.
 
     /// Makes a bucket resident; it may be gone again by the time of the next await.
+    /// Brings a bucket into memory, unless it was freed meanwhile: nothing refers to that one any more, and its frame would
+    /// outlive its number.
     pub(super) async fn load(self: &Rc<Self>, bucket: BucketId) -> Result<()> {
         loop {
-            if self.state.borrow().arena.peek(bucket).is_some() {
+            if self.state.borrow().arena.peek(bucket).is_some() || self.is_freed(bucket) {
                 return Ok(());
             }
             let under_way = self.loading.borrow().get(&bucket).cloned();
@@ -489,6 +491,11 @@ impl Inner {
                 return Err(error);
             }
         }
+    }
+
+    /// Freed, and not available yet: whoever faulted on it holds it there by a read guard.
+    fn is_freed(&self, bucket: BucketId) -> bool {
+        self.state.borrow().space.is_held(bucket.run())
     }
 
     /// Loads in a task of its own: who waits may go away.
@@ -751,8 +758,8 @@ impl Inner {
                 return Poll::Ready(Ok(()));
             }
             state.check()?;
-            if state.marks.force < lsn {
-                state.marks.force = lsn;
+            if state.marks.wanted() < lsn {
+                state.marks.want(lsn);
                 self.submit_kick.notify_all();
                 self.flush_kick.notify_all();
             }
@@ -844,6 +851,8 @@ impl Drop for Waiting<'_> {
 struct Pins<'a> {
     inner: &'a Rc<Inner>,
     buckets: SmallVec<[BucketId; 8]>,
+    /// Faults that ended with a freed bucket.
+    freed: usize,
     permit: Option<Permit>,
     /// A bucket freed after the closure saw it must not become something else before it is loaded.
     guard: Option<ReadGuard>,
@@ -851,7 +860,7 @@ struct Pins<'a> {
 
 impl<'a> Pins<'a> {
     fn new(inner: &'a Rc<Inner>) -> Self {
-        Self { inner, buckets: SmallVec::new(), permit: None, guard: None }
+        Self { inner, buckets: SmallVec::new(), freed: 0, permit: None, guard: None }
     }
 
     /// The right to pin, first come first served.
@@ -861,20 +870,24 @@ impl<'a> Pins<'a> {
         }
     }
 
-    /// Loads and pins a bucket.
+    /// Loads and pins a bucket; one that was freed meanwhile the next run does not ask for.
     async fn fault(&mut self, bucket: BucketId) -> Result<()> {
         if self.guard.is_none() {
             self.guard = Some(ReadGuard::new(self.inner));
         }
         self.permit().await;
         let max = self.inner.pins_max;
-        if self.buckets.len() >= max {
+        if self.buckets.len() + self.freed >= max {
             return Err(Error::TooLarge { what: "the operation's buckets", max: max as u64 });
         }
         loop {
             self.inner.load(bucket).await?;
             if self.inner.state.borrow_mut().arena.pin(bucket) {
                 self.buckets.push(bucket);
+                return Ok(());
+            }
+            if self.inner.is_freed(bucket) {
+                self.freed += 1;
                 return Ok(());
             }
         }
@@ -1075,7 +1088,8 @@ impl Inner {
         let unstable = state.marks.stable < state.marks.newest;
         if unstable {
             state.unstable_bytes = 0;
-            state.marks.force = state.marks.newest;
+            let newest = state.marks.newest;
+            state.marks.want(newest);
         }
         let mut tick = match unstable || state.arena.not_clean() > 0 {
             true => Tick::Busy,

@@ -26,13 +26,43 @@ pub(super) struct Marks {
     pub(super) stable: Lsn,
     /// A block or header on stable media says that they are stable.
     pub(super) persisted: Lsn,
-    /// Somebody waits for this to be stable.
-    pub(super) force: Lsn,
+    /// The oldest and the newest that somebody waits for to be stable; the flush goes by the oldest, so that a stream of new
+    /// wishes does not put it off.
+    force_first: Lsn,
+    force: Lsn,
 }
 
 impl Marks {
     pub(super) fn all_at(lsn: Lsn) -> Self {
-        Self { newest: lsn, complete: lsn, stable: lsn, persisted: lsn, force: lsn }
+        Self {
+            newest: lsn,
+            complete: lsn,
+            stable: lsn,
+            persisted: lsn,
+            force_first: lsn,
+            force: lsn,
+        }
+    }
+
+    /// Somebody waits for `lsn` to be stable.
+    pub(super) fn want(&mut self, lsn: Lsn) {
+        if self.force <= self.stable {
+            self.force_first = lsn;
+        }
+        self.force = self.force.max(lsn);
+    }
+
+    /// What somebody waits for.
+    pub(super) fn wanted(&self) -> Lsn {
+        self.force
+    }
+
+    /// A flush is done that began when `complete` was what it is here.
+    pub(super) fn stabilized(&mut self, complete: Lsn) {
+        self.stable = self.stable.max(complete);
+        if self.force_first <= self.stable {
+            self.force_first = self.force;
+        }
     }
 }
 
@@ -47,7 +77,7 @@ impl Sync {
 
     /// Whether a flush should start now.
     pub(super) fn flush_due(self, marks: &Marks) -> bool {
-        let forced = marks.force > marks.stable && marks.complete >= marks.force;
+        let forced = marks.force_first > marks.stable && marks.complete >= marks.force_first;
         match self {
             // One flush is under way at a time: what completes meanwhile shares the next one.
             Self::Always => marks.complete > marks.stable,
@@ -75,9 +105,30 @@ mod tests {
         assert_eq!(Sync::Posix.acknowledged(&marks), Lsn(3));
         assert_eq!(Sync::Always.acknowledged(&marks), Lsn(1));
         assert!(Sync::Always.flush_due(&marks) && !Sync::Posix.flush_due(&marks));
-        marks.force = Lsn(4);
+        marks.want(Lsn(4));
         assert!(!Sync::Posix.flush_due(&marks), "the flush would miss what is still being written");
         marks.complete = Lsn(4);
         assert!(Sync::Posix.flush_due(&marks));
+    }
+
+    #[test]
+    fn wishes_that_keep_coming_do_not_put_a_flush_off() {
+        let mut marks = Marks::all_at(Lsn(1));
+        let mut flushes = 0;
+        for lsn in 2..100 {
+            marks.newest = Lsn(lsn);
+            marks.want(Lsn(lsn));
+            // Completion lags behind by two, always.
+            marks.complete = Lsn((lsn - 2).max(1));
+            if Sync::Posix.flush_due(&marks) {
+                flushes += 1;
+                marks.stabilized(marks.complete);
+            }
+        }
+        assert!(flushes > 10, "{flushes} flushes");
+        marks.complete = Lsn(99);
+        assert!(Sync::Posix.flush_due(&marks));
+        marks.stabilized(Lsn(99));
+        assert!(!Sync::Posix.flush_due(&marks));
     }
 }
