@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use daos_types::Akey;
 use daos_types::rpc::ObjectInfo;
+use daos_types::{Akey, Epoch};
 
 use crate::change::{Change, Place, TRIES_MAX};
 use crate::handles::Open;
@@ -30,7 +30,7 @@ struct Make<'a> {
 /// What is known of an inode that was just made: nothing is in it.
 fn facts_of_new(kind: Kind) -> Facts {
     match kind {
-        Kind::Directory => Facts::Directory { subdirectories: 0, stamp: 0, stored_bytes: 0 },
+        Kind::Directory => Facts::Directory { subdirectories: 0, stamp: 0 },
         _ => Facts::File(ObjectInfo::default()),
     }
 }
@@ -206,12 +206,14 @@ impl Dfs {
         // Others see the name before we hear that it is there.
         let turn = inode.turn(How::Exclusive).await;
         let change = self.creation(parent, name, &record, make.target);
+        let subdirectories = i64::from(record.kind() == Kind::Directory);
+        let naming = self.table.get(parent).naming(record.btime, subdirectories);
         self.names.may_come(parent, name);
         if record.kind() == Kind::Directory {
             // Before others can see it and make names in it.
             self.names.new_directory(inode.ino);
         }
-        self.commit_new(change).await?;
+        naming.done(self.commit_new(change).await?);
         self.names.learn(parent, name, inode.ino);
         let home = Home::Entry { parent, name: Bytes::copy_from_slice(name) };
         let loaded = Loaded { home, record: Arc::new(record) };
@@ -219,7 +221,6 @@ impl Dfs {
         inode.learn(loaded);
         inode.learn_facts(inode.generation(), facts);
         drop(turn);
-        self.names_changed(parent);
         self.remember(inode.ino, 1);
         Ok(entry)
     }
@@ -240,11 +241,8 @@ impl Dfs {
     }
 
     /// Every condition of a creation has an answer of its own, so there is no reading again.
-    async fn commit_new(&self, change: Change) -> Result<()> {
-        match change.commit(&self.container).await? {
-            Some(_) => Ok(()),
-            None => Err(Error::Contended { tries: 1 }),
-        }
+    async fn commit_new(&self, change: Change) -> Result<Epoch> {
+        change.commit(&self.container).await?.ok_or(Error::Contended { tries: 1 })
     }
 
     fn new_record(&self, ino: Ino, make: &Make<'_>, parent: &Record) -> Record {
@@ -278,21 +276,6 @@ impl Dfs {
             flags: 0,
             rdev: make.rdev,
             tail: Bytes::new(),
-        }
-    }
-
-    /// Names in a directory changed by an own transaction.
-    pub(crate) fn names_changed(&self, directory: Ino) {
-        if let Some(inode) = self.table.known(directory) {
-            inode.change_facts(|_| None);
-        }
-    }
-
-    /// What lies in the entry of an inode changed its size: the space of the directory did.
-    pub(crate) fn entry_changed(&self, home: &Home) {
-        let Home::Entry { parent, .. } = home else { return };
-        if let Some(inode) = self.table.known(*parent) {
-            inode.space_changed();
         }
     }
 

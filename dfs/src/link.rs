@@ -38,10 +38,11 @@ impl Dfs {
             let next =
                 self.add_name(&mut change, &inode, &loaded, (new_parent, new_name), now).await?;
             self.names.may_come(new_parent, new_name);
-            if change.commit(&self.container).await?.is_some() {
+            let naming = self.table.get(new_parent).naming(now, 0);
+            if let Some(epoch) = change.commit(&self.container).await? {
+                naming.done(epoch);
+                self.names.learn(new_parent, new_name, ino);
                 inode.learn(next);
-                self.entry_changed(&loaded.home);
-                self.names_changed(new_parent);
                 drop(turn);
                 let entry = Entry { attr: self.attr(&inode).await? };
                 self.remember(ino, 1);
@@ -70,7 +71,11 @@ impl Dfs {
             Home::Orphan => return self.name_orphan(change, old, record, new).await,
             Home::Entry { parent, name } => {
                 let place = Place::entry(*parent, name);
-                let extras = self.fetch_extras(&place, b"").await?;
+                let plain = !old.record.may_have_xattrs() && old.record.kind() != Kind::Symlink;
+                let extras = match plain {
+                    true => Extras::new(),
+                    false => self.fetch_extras(&place, b"").await?,
+                };
                 change.expect_record(&place, &old.record);
                 move_to_table(change, &record, (*parent, name), &extras);
                 Home::Table

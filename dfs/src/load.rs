@@ -105,6 +105,16 @@ impl Dfs {
         Some(Named { parent, name: called.clone(), entry, extras: Extras::new(), loaded })
     }
 
+    /// One of the names of an inode in the table, if the hint is right: only conditions can tell, so nothing may be refused on
+    /// its word.
+    pub(crate) fn remembered_reference(&self, parent: Ino, name: &[u8]) -> Option<Named> {
+        let inode = self.table.known(self.names.hint(parent, name)?)?;
+        let loaded = inode.loaded().filter(|loaded| loaded.home == Home::Table)?;
+        let entry = loaded.record.reference();
+        let name = Bytes::copy_from_slice(name);
+        Some(Named { parent, name, entry, extras: Extras::new(), loaded })
+    }
+
     /// As `remembered`, for who takes the whole entry away: with extras that nobody knows there is none.
     pub(crate) fn remembered_whole(&self, parent: Ino, name: &[u8]) -> Option<Named> {
         let plain = |named: &Named| !named.entry.may_have_xattrs() && named.kind() != Kind::Symlink;
@@ -282,7 +292,6 @@ pub(crate) fn facts_parts(record: &Record, parts: &mut Vec<FetchPart>) {
     match record.kind() {
         Kind::File => parts.push(object_part(record.oid)),
         Kind::Directory => {
-            parts.push(object_part(record.oid));
             for akey in [keys::SUBDIRECTORIES, keys::STAMP] {
                 parts.push(FetchPart::Single(keys::self_key(record.oid, akey.into())));
             }
@@ -303,10 +312,9 @@ pub(crate) fn read_facts(
     match record.kind() {
         Kind::File => Ok(Facts::File(read_object(fetched.next())?)),
         Kind::Directory => {
-            let info = read_object(fetched.next())?;
             let subdirectories = read_number(fetched.next())?;
             let stamp = read_number(fetched.next())?;
-            Ok(Facts::Directory { subdirectories, stamp, stored_bytes: info.stored_bytes })
+            Ok(Facts::Directory { subdirectories, stamp })
         }
         _ => Ok(Facts::File(ObjectInfo::default())),
     }
@@ -345,7 +353,8 @@ pub(crate) fn file_size(record: &Record, info: &ObjectInfo) -> u64 {
     record.size_floor.max(data_end(record, info))
 }
 
-/// What `stat` of a directory calls its size.
+/// What `stat` of a directory calls its size, and the space it takes, whatever is in it: the truth would be a question to the
+/// engine after every name.
 const DIRECTORY_SIZE: u64 = 4096;
 /// Preferred I/O of what has no chunks.
 const BLKSIZE: u32 = 4096;
@@ -355,7 +364,7 @@ pub(crate) fn attr(loaded: &Loaded, facts: Facts) -> Attr {
     let kind = record.kind();
     let (changed, stored_bytes) = match facts {
         Facts::File(info) => (info.data_epoch.0, info.stored_bytes),
-        Facts::Directory { stamp, stored_bytes, .. } => (stamp, stored_bytes),
+        Facts::Directory { stamp, .. } => (stamp, DIRECTORY_SIZE),
     };
     let size = match (kind, facts) {
         (Kind::File, Facts::File(info)) => file_size(record, &info),

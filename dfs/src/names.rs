@@ -4,7 +4,7 @@
 //! 1. A hint is only where to look: it counts if the inode's home, which own changes keep right, says the same name.
 //! 2. The names of a directory are a superset: a name is added before its transaction is sent and never taken away. So what
 //!    is not among them is not in the directory. Only hashes are kept; two names of one hash only cost a question.
-//! 3. At most `hints_max` hints, and [`DIRECTORIES_MAX`] directories of [`NAMES_MAX`] names.
+//! 3. At most `hints_max` hints, [`DIRECTORIES_MAX`] directories, and [`NAMES_MAX`] names in all of them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -13,8 +13,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Ino;
 
-const DIRECTORIES_MAX: usize = 1024;
-const NAMES_MAX: usize = 1024;
+const DIRECTORIES_MAX: usize = 16_384;
+const NAMES_MAX: usize = 1 << 20;
 
 pub(crate) struct Names {
     hints_max: usize,
@@ -27,6 +27,15 @@ struct State {
     whole: HashMap<Ino, HashSet<u64>>,
     /// Directories in `whole`, oldest first.
     order: VecDeque<Ino>,
+    /// Names in `whole`.
+    count: usize,
+}
+
+impl State {
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.order.pop_front() else { return };
+        self.count -= self.whole.remove(&oldest).map_or(0, |names| names.len());
+    }
 }
 
 impl Names {
@@ -62,9 +71,7 @@ impl Names {
         }
         let mut state = self.state();
         if state.order.len() >= DIRECTORIES_MAX {
-            if let Some(oldest) = state.order.pop_front() {
-                state.whole.remove(&oldest);
-            }
+            state.drop_oldest();
         }
         state.order.push_back(directory);
         state.whole.insert(directory, HashSet::new());
@@ -72,11 +79,12 @@ impl Names {
 
     /// `directory` may have `name` from now on: before it is sent.
     pub(crate) fn may_come(&self, directory: Ino, name: &[u8]) {
-        let mut state = self.state();
+        let mut guard = self.state();
+        let state = &mut *guard;
         let Some(names) = state.whole.get_mut(&directory) else { return };
-        names.insert(xxh3_64(name));
-        if names.len() > NAMES_MAX {
-            state.whole.remove(&directory);
+        state.count += usize::from(names.insert(xxh3_64(name)));
+        while state.count > NAMES_MAX {
+            state.drop_oldest();
         }
     }
 
@@ -105,16 +113,17 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let names = Names::new(10);
-        for ino in 0..3000 {
+        for ino in 0..30_000 {
             names.new_directory(Ino(ino));
             names.learn(Ino(ino), b"a", Ino(ino));
         }
         assert!(names.state().hints.len() <= 10);
         assert_eq!(names.state().whole.len(), DIRECTORIES_MAX);
-        for i in 0..2000_u32 {
-            names.may_come(Ino(2999), &i.to_le_bytes());
+        for i in 0..NAMES_MAX as u64 + 5 {
+            names.may_come(Ino(29_999), &i.to_le_bytes());
         }
-        assert!(!names.cannot_be(Ino(2999), b"x"), "too many to know them all");
+        assert!(!names.cannot_be(Ino(29_999), b"x"), "too many to know them all");
+        assert!(names.state().count <= NAMES_MAX);
     }
 
     #[test]

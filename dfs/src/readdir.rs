@@ -21,7 +21,7 @@ const PARENT: u64 = 2;
 const PAGE_MAX: usize = 512;
 const PAGE_BYTES_MAX: u32 = 1 << 20;
 /// Facts of an inode take at most so many parts of a fetch.
-const FACTS_PARTS_MAX: usize = 3;
+const FACTS_PARTS_MAX: usize = 2;
 
 impl Dfs {
     /// At most `max` entries after cookie `after` (0: from the start); none at the end. Needs no handle.

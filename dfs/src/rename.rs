@@ -95,6 +95,7 @@ impl Dfs {
         };
         let turns = turns(&inode, other.as_ref()).await;
         let now = self.now();
+        let deltas = deltas(&source, target.as_ref(), flags, to);
         change.expect_record(&source.place(), &source.entry);
         let settle = match (target, other) {
             (Some(target), Some(other)) if flags.exchange => {
@@ -109,19 +110,24 @@ impl Dfs {
         if to.parent != from.parent {
             change.stamp(to.parent, now);
         }
+        change.count_subdirectories(from.parent, deltas.0);
+        change.count_subdirectories(to.parent, deltas.1);
+        let naming = [
+            self.table.get(from.parent).naming(now, deltas.0),
+            self.table.get(to.parent).naming(now, deltas.1),
+        ];
         self.names.may_come(to.parent, to.name);
-        let done = change.commit(&self.container).await?.is_some();
-        if done {
+        let done = change.commit(&self.container).await?;
+        if let Some(epoch) = done {
+            naming.into_iter().for_each(|naming| naming.done(epoch));
             self.names.learn(to.parent, to.name, inode.ino);
             settle.into_iter().for_each(|settle| settle());
-            self.names_changed(from.parent);
-            self.names_changed(to.parent);
         } else {
             inode.doubt();
             other_doubts(&self.table.known(to.parent));
         }
         drop((turns, moving));
-        Ok(done)
+        Ok(done.is_some())
     }
 
     /// The source takes the target's name; what had it loses it.
@@ -137,14 +143,12 @@ impl Dfs {
         let place = Place::entry(to.parent, to.name);
         change.demand_directory(to.parent);
         let mut settle: Vec<Settle> = Vec::new();
-        let mut delta = 0;
         let mut old_extras = Extras::new();
         match replaced {
             Some((target, other)) => {
                 change.expect_record(&target.place(), &target.entry);
                 let left = self.drop_name(change, other, target, now);
                 settle.push(Box::new(move || left.settle()));
-                delta -= i64::from(target.kind() == Kind::Directory);
                 old_extras.clone_from(&target.extras);
             }
             None => {
@@ -156,11 +160,6 @@ impl Dfs {
                 }
             }
         }
-        if source.kind() == Kind::Directory && source.parent != to.parent {
-            change.count_subdirectories(source.parent, -1);
-            delta += 1;
-        }
-        change.count_subdirectories(to.parent, delta);
         change.punch(&source.place());
         settle.push(carry(change, (source, inode), to, &old_extras, now));
         settle
@@ -175,12 +174,6 @@ impl Dfs {
         now: u64,
     ) -> Vec<Settle> {
         change.expect_record(&target.place(), &target.entry);
-        let directories = i64::from(source.kind() == Kind::Directory)
-            - i64::from(target.kind() == Kind::Directory);
-        if source.parent != target.parent {
-            change.count_subdirectories(source.parent, -directories);
-            change.count_subdirectories(target.parent, directories);
-        }
         let (from, to) = (name_of(source), name_of(target));
         vec![
             carry(change, (source, inode), to, &target.extras, now),
@@ -271,6 +264,18 @@ fn judge(source: &Named, target: Option<&Named>, flags: RenameFlags) -> Result<b
         (false, Kind::Directory, _) => Err(Error::NotDirectory),
         (false, _, Kind::Directory) => Err(Error::IsDirectory),
         (false, _, _) => Ok(true),
+    }
+}
+
+/// How many subdirectories more the source's parent and the target's get; if they are one, the second number says it.
+fn deltas(source: &Named, target: Option<&Named>, flags: RenameFlags, to: Name<'_>) -> (i64, i64) {
+    let is_directory = |named: &Named| i64::from(named.kind() == Kind::Directory);
+    let (comes, was) = (is_directory(source), target.map_or(0, is_directory));
+    match (source.parent == to.parent, flags.exchange) {
+        (true, true) => (0, 0),
+        (true, false) => (0, -was),
+        (false, true) => (was - comes, comes - was),
+        (false, false) => (-comes, comes - was),
     }
 }
 

@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use daos_types::Epoch;
 use daos_types::rpc::ObjectInfo;
 
 use crate::Ino;
@@ -53,7 +54,6 @@ pub(crate) enum Facts {
         subdirectories: u64,
         /// When names changed last; 0: not since mkdir.
         stamp: u64,
-        stored_bytes: u64,
     },
 }
 
@@ -85,6 +85,9 @@ struct State {
     era: u64,
     /// Writes under way.
     writing: Vec<Range<u64>>,
+    /// Changes of names in this directory under way, and the newest that ended.
+    naming: u32,
+    named: Epoch,
     used: bool,
 }
 
@@ -163,7 +166,7 @@ impl Inode {
     /// After a fetch of facts that began at `generation` (invariant 2).
     pub(crate) fn learn_facts(&self, generation: u64, facts: Facts) {
         let mut state = self.state();
-        if state.generation == generation {
+        if state.generation == generation && state.naming == 0 {
             state.facts = Some(facts);
             state.space_unknown = false;
         }
@@ -174,6 +177,12 @@ impl Inode {
         let mut state = self.state();
         state.generation += 1;
         state.facts = state.facts.and_then(change);
+    }
+
+    /// Names in this directory begin to change, for which it will have `delta` subdirectories more.
+    pub(crate) fn naming(self: &Arc<Self>, now: u64, delta: i64) -> Naming {
+        self.state().naming += 1;
+        Naming { inode: Arc::clone(self), now, delta, stored: None }
     }
 
     /// Whether the data cache may be asked for `range`; the era to ask for.
@@ -234,6 +243,45 @@ impl State {
         // Whole pages are kept, so whole pages count.
         let pages = cache::whole_pages(range);
         self.writing.iter().any(|write| write.start < pages.end && pages.start < write.end)
+    }
+}
+
+/// A change of names under way. While there is one, what a fetch says of the directory may or may not have it in it, and is not
+/// kept; what was known before is known after.
+pub(crate) struct Naming {
+    inode: Arc<Inode>,
+    now: u64,
+    delta: i64,
+    stored: Option<Epoch>,
+}
+
+impl Naming {
+    /// It is stored, as of `epoch`.
+    pub(crate) fn done(mut self, epoch: Epoch) {
+        self.stored = Some(epoch);
+    }
+}
+
+impl Drop for Naming {
+    fn drop(&mut self) {
+        let mut state = self.inode.state();
+        state.naming -= 1;
+        state.generation += 1;
+        let (Some(Facts::Directory { subdirectories, stamp }), Some(epoch)) =
+            (state.facts, self.stored)
+        else {
+            // Not stored, or nobody knows whether, or nothing was known before.
+            state.facts = None;
+            state.named = state.named.max(self.stored.unwrap_or_default());
+            return;
+        };
+        // Of two stamps the one that was stored last is there, which may be the smaller one.
+        let last = epoch > state.named;
+        state.named = state.named.max(epoch);
+        state.facts = Some(Facts::Directory {
+            subdirectories: subdirectories.saturating_add_signed(self.delta),
+            stamp: if last { self.now } else { stamp },
+        });
     }
 }
 

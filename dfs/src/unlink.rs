@@ -45,7 +45,10 @@ impl Dfs {
         self.writable()?;
         check_old_name(name)?;
         for attempt in 0..TRIES_MAX {
-            let remembered = self.remembered_whole(parent, name).filter(|_| attempt == 0);
+            let remembered = match attempt {
+                0 => self.remembered_for_removal(parent, name, directory),
+                _ => None,
+            };
             let named = match remembered {
                 Some(named) => Some(named),
                 None => self.named(parent, name, With::Extras).await?,
@@ -68,15 +71,23 @@ impl Dfs {
             change.punch(&named.place());
             change.stamp(parent, now);
             change.count_if_directory(named.kind(), parent, -1);
-            if change.commit(&self.container).await?.is_some() {
+            let subdirectories = -i64::from(named.kind() == Kind::Directory);
+            let naming = self.table.get(parent).naming(now, subdirectories);
+            if let Some(epoch) = change.commit(&self.container).await? {
+                naming.done(epoch);
                 left.settle();
-                self.names_changed(parent);
                 return Ok(());
             }
             drop(turn);
             inode.doubt();
         }
         Err(Error::Contended { tries: TRIES_MAX })
+    }
+
+    fn remembered_for_removal(&self, parent: Ino, name: &[u8], directory: bool) -> Option<Named> {
+        let fits = |named: &Named| !directory && named.kind() != Kind::Directory;
+        let reference = || self.remembered_reference(parent, name).filter(fits);
+        self.remembered_whole(parent, name).or_else(reference)
     }
 
     /// Adds to `change` what the loss of this name means for the inode; the entry itself is the caller's to punch. The caller

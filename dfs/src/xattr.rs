@@ -95,7 +95,6 @@ impl Dfs {
             change.put_record(&place, &record);
             what(&mut change, &place);
             if change.commit(&self.container).await?.is_some() {
-                self.entry_changed(&old.home);
                 inode.learn(Loaded { home: old.home, record: Arc::new(record) });
                 return Ok(());
             }
@@ -129,7 +128,6 @@ impl Dfs {
             // The transaction that follows fails on the same condition and reads again.
             return Ok(None);
         }
-        self.entry_changed(&old.home);
         let moved = Loaded { home: Home::Table, record: Arc::new(record) };
         inode.learn(moved.clone());
         Ok(Some(moved))
