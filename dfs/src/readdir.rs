@@ -10,7 +10,7 @@ use crate::change::Place;
 use crate::keys;
 use crate::load::{attr, decode, facts_parts, read_facts};
 use crate::mount::Dfs;
-use crate::record::{RECORD_BYTES_MAX, Record};
+use crate::record::RECORD_BYTES_MAX;
 use crate::table::{Facts, Home, Loaded};
 use crate::{DirEntry, Error, Ino, Kind, Result};
 
@@ -165,11 +165,13 @@ fn entry(parent: Ino, oid: daos_types::ObjectId, listed: &ListedDkey) -> Result<
         return Err(Error::Protocol { asked: "listing" });
     };
     let place = Place { object: oid, dkey: listed.dkey.clone() };
-    let Some((_, value)) = listed.values.first() else {
-        let whose = format!("entry {:?} of directory {parent}", listed.dkey);
-        return Err(Error::Damaged { what: "entry", whose, why: "it has no inode record" });
+    let record = listed.values.first().map(|(_, value)| decode(&place, value));
+    let Some(Ok(record)) = record else {
+        // Damage is an error of the one who looks this name up, not of those who list its directory.
+        let ino = Ino::nobody(parent.container());
+        let entry = DirEntry { cookie, name, ino, kind: Kind::File, attr: None };
+        return Ok(Some((entry, None)));
     };
-    let record: Record = decode(&place, value)?;
     let entry =
         DirEntry { cookie, name: name.clone(), ino: record.ino, kind: record.kind(), attr: None };
     let home = Home::Entry { parent, name };

@@ -35,6 +35,11 @@ impl Ino {
         Self::new(container, Self::ROOT_COUNTER)
     }
 
+    /// A number that is never given out: for a listed name whose record is damaged.
+    pub(crate) const fn nobody(container: ContainerId) -> Self {
+        Self::new(container, (1 << Self::COUNTER_BITS) - 1)
+    }
+
     #[must_use]
     pub const fn container(self) -> ContainerId {
         ContainerId((self.0 >> Self::COUNTER_BITS) as u16)

@@ -149,3 +149,25 @@ fn numbers_that_could_be_given_twice_are_found() {
         assert!(report.findings.iter().any(|finding| finding.contains("next to be leased")));
     });
 }
+
+#[test]
+fn a_damaged_entry_harms_only_who_looks_it_up() {
+    on_a_container(|container| async move {
+        let some = fill(&*mount(&container).await).await;
+        let key = KeyRef {
+            object: directory_oid(some.d),
+            dkey: Dkey::from("f"),
+            akey: Akey::from("DFS_INODE"),
+        };
+        let data = Bytes::from_static(&[0xff]);
+        damage(&container, Op::UpdateArray { key, offset: 65, data }).await;
+        let dfs = mount(&container).await;
+        assert_eq!(names(&dfs, some.d).await, ["e", "f", "l"]);
+        let plus = dfs.readdir_plus(some.d, 2, 10).await.unwrap();
+        let shown: Vec<_> = plus.iter().filter(|entry| entry.attr.is_some()).collect();
+        assert_eq!(shown.len(), 2);
+        assert_eq!(errno(lookup(&dfs, some.d, "f").await), libc::EUCLEAN);
+        assert!(lookup(&dfs, some.d, "l").await.is_ok());
+        file_with(&dfs, some.d, "new", b"").await;
+    });
+}
