@@ -42,9 +42,11 @@ impl Dfs {
         if inode.closed() > 0 {
             return Ok(());
         }
+        // Asked before the record: an unlink that had begun is waited for by the turn that `last_close` takes, one that
+        // begins now finds nobody who has the inode open.
+        let busy = inode.busy();
         match inode.loaded() {
-            // A named inode whose unlink is under way is waited for by the turn that `last_close` takes.
-            Some(loaded) if loaded.record.nlink > 0 && !inode.busy() => Ok(()),
+            Some(loaded) if loaded.record.nlink > 0 && !busy => Ok(()),
             _ => self.last_close(&inode).await,
         }
     }

@@ -12,6 +12,7 @@
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -71,6 +72,12 @@ pub(crate) struct Inode {
     state: Mutex<State>,
 }
 
+/// An era that no inode of this process had before: pages outlive the inode that they were read through.
+fn next_era() -> u64 {
+    static ERAS: AtomicU64 = AtomicU64::new(1);
+    ERAS.fetch_add(1, Ordering::Relaxed)
+}
+
 #[derive(Default)]
 struct State {
     lookups: u64,
@@ -93,7 +100,8 @@ struct State {
 
 impl Inode {
     fn new(ino: Ino) -> Self {
-        Self { ino, lock: Lock::default(), state: Mutex::default() }
+        let state = State { era: next_era(), ..State::default() };
+        Self { ino, lock: Lock::default(), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -202,7 +210,7 @@ impl Inode {
     /// Everything of the file may have changed; the caller has an exclusive turn.
     pub(crate) fn new_era(&self) {
         let mut state = self.state();
-        state.era += 1;
+        state.era = next_era();
         state.generation += 1;
     }
 

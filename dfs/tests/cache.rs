@@ -76,3 +76,19 @@ fn what_is_cut_or_punched_is_not_remembered() {
         assert_eq!(read(&dfs, f, 99_999, 10).await, &b"\0end"[..]);
     });
 }
+
+#[test]
+fn pages_of_an_inode_that_was_forgotten_stay_in_their_past() {
+    let dfs = cached();
+    block_on(async {
+        let old = vec![b'A'; 64 << 10];
+        let f = file_with(&dfs, dfs.root(), "f", &old).await;
+        assert_eq!(&read(&dfs, f, 0, old.len()).await[..], &old[..]);
+        dfs.setattr(f, SetAttr { size: Some(0), ..SetAttr::default() }).await.unwrap();
+        let new = vec![b'B'; 64 << 10];
+        write(&dfs, f, 0, &new).await;
+        dfs.forget(f, u64::MAX);
+        let again = dfs.lookup(dfs.root(), b"f").await.unwrap().attr.ino;
+        assert_eq!(&read(&dfs, again, 0, new.len()).await[..], &new[..]);
+    });
+}
