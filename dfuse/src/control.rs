@@ -52,7 +52,7 @@ impl Control {
                 "capacity": space.capacity,
                 "free": space.free,
                 "available": space.available,
-                "inodes": space.inodes,
+                "inodes": space.inodes - space.inodes_free,
             },
         }))
     }

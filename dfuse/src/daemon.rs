@@ -48,6 +48,7 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
     // Before any thread starts: they inherit the mask.
     let signals = Signals::block(settings.foreground)
         .map_err(|e| Error::System { what: "blocking signals", source: e.into() })?;
+    mountpoint::apart(&settings.store, &settings.mountpoint).map_err(Error::Mountpoint)?;
     clear_mountpoint(&settings.mountpoint, reporter)?;
     let engine = open_engine(settings, reporter)?;
     let log_path = log::path_for(&settings.store);

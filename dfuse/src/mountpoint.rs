@@ -45,6 +45,33 @@ pub fn judge(path: &Path) -> Verdict {
     }
 }
 
+/// A mount that hides its own store would wait for itself.
+///
+/// # Errors
+/// The sentence for the user.
+pub fn apart(store: &Path, mountpoint: &Path) -> Result<(), String> {
+    // A store that does not exist yet is where its parent is.
+    let real = |path: &Path| {
+        let there = path.ancestors().find_map(|a| Some((a, a.canonicalize().ok()?)));
+        there.map(|(a, real)| real.join(path.strip_prefix(a).expect("an ancestor")))
+    };
+    let (Some(under), Some(over)) = (real(store), real(mountpoint)) else { return Ok(()) };
+    let shown = (store.display(), mountpoint.display());
+    if under.starts_with(&over) {
+        return Err(format!(
+            "the mountpoint {} would hide the store {}; mount somewhere else, or move the store",
+            shown.1, shown.0
+        ));
+    }
+    if over.starts_with(&under) {
+        return Err(format!(
+            "the mountpoint {} is inside the store {}; mount somewhere else",
+            shown.1, shown.0
+        ));
+    }
+    Ok(())
+}
+
 fn already_mounted(mount: &Mount) -> String {
     let (at, source) = (mount.mountpoint.display(), mount.source.display());
     if mount.is_dfuse() {
@@ -85,6 +112,22 @@ pub fn raise_read_ahead(mountpoint: &Path, kib: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_may_not_hide_its_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(path("store/inside")).unwrap();
+        std::fs::create_dir_all(path("mount")).unwrap();
+        std::os::unix::fs::symlink(path("store"), path("link")).unwrap();
+        assert!(apart(&path("store"), &path("mount")).is_ok());
+        assert!(apart(&path("mount.store"), &path("mount")).is_ok(), "names are whole");
+        assert!(apart(&path("store"), &path("link")).unwrap_err().contains("would hide"));
+        assert!(
+            apart(&path("mount/new/store"), &path("mount")).unwrap_err().contains("would hide")
+        );
+        assert!(apart(&path("store"), &path("store/inside")).unwrap_err().contains("is inside"));
+    }
 
     #[test]
     fn what_is_no_directory_is_refused_with_the_reason() {

@@ -19,6 +19,8 @@ pub struct Write {
     pub data: Bytes,
     /// The file was opened with O_APPEND.
     pub append: bool,
+    /// The file was opened with O_SYNC or O_DSYNC: without the kernel's cache it sends no fsync after the write.
+    pub sync: bool,
     /// Set-id bits are to be cleared.
     pub kill_priv: bool,
 }

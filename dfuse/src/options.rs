@@ -312,7 +312,11 @@ impl MountOptions {
             "exec" => self.exec = Some(true),
             "noexec" => self.exec = Some(false),
             "noatime" => self.noatime = true,
-            "dirsync" => self.dirsync = true,
+            // The kernel leaves it to the filesystem: every change is stable before its answer, not only those of names.
+            "dirsync" => {
+                self.dirsync = true;
+                self.sync = Some(Sync::Always);
+            }
             // The state of things anyway.
             "async" | "atime" | "relatime" | "strictatime" | "norelatime" | "nostrictatime"
             | "diratime" | "nodiratime" | "lazytime" | "nolazytime" | "defaults" => {}

@@ -88,7 +88,12 @@ impl Filesystem for Dfs {
         Dfs::read(self, ino, handle, offset, len).await
     }
     async fn write(&self, w: Write) -> Result<usize> {
-        Dfs::write(self, w.ino, w.handle, w.offset, w.data, w.append, w.kill_priv).await
+        let done =
+            Dfs::write(self, w.ino, w.handle, w.offset, w.data, w.append, w.kill_priv).await?;
+        if w.sync {
+            Dfs::fsync(self, w.ino, true).await?;
+        }
+        Ok(done)
     }
     async fn release(&self, ino: Ino, handle: Handle) -> Result<()> {
         Dfs::release(self, ino, handle).await

@@ -433,6 +433,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             offset,
             data: Bytes::copy_from_slice(data),
             append: flags.0 & libc::O_APPEND != 0 && !from_cache,
+            sync: flags.0 & (libc::O_SYNC | libc::O_DSYNC) != 0 && !from_cache,
             kill_priv: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };
         let fs = self.fs();
@@ -547,7 +548,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
                         s.capacity / unit,
                         s.free / unit,
                         s.available / unit,
-                        s.inodes + s.inodes_free,
+                        s.inodes,
                         s.inodes_free,
                         s.block_bytes,
                         s.name_bytes_max,
