@@ -241,7 +241,7 @@ fn a_wrong_command_line_and_a_wrong_place_have_their_own_codes() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("'frobnicate'"));
     assert_eq!(run(&["--no-such-flag"]).0, Some(2));
-    let (code, said) = run(&["--embedded", "/tmp/dfuse-test-none", "/tmp/dfuse-test-none/mnt"]);
+    let (code, said) = run(&["--embedded", "/tmp/dfuse-test-none", "/tmp/dfuse-test-none-mnt"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("does not exist") && said.contains("mkdir"), "{said}");
     assert!(!Path::new("/tmp/dfuse-test-none").exists());
