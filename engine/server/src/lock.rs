@@ -14,9 +14,7 @@ use crate::place::Place;
 /// Held until dropped. Whoever does not know this lock (mount, mkfs) is kept off a block device by media, which opens it
 /// with `O_EXCL`.
 #[derive(Debug)]
-pub(crate) struct Lock {
-    _file: File,
-}
+pub(crate) struct Lock(File);
 
 impl Lock {
     /// Locks the store, or says who has it.
@@ -30,7 +28,15 @@ impl Lock {
             Err(error) => return Err(Error::io("locking", &place.lock)(error.into())),
         }
         write_holder(&mut file, holder).map_err(Error::io("writing", &place.lock))?;
-        Ok(Self { _file: file })
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread has forked and that has not come to its exec yet has the file
+        // open too.
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
