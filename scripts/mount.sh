@@ -39,7 +39,8 @@ start_dfuse() {
 # The FUSE door with an in-memory tree behind it: what benches compare with. Nothing of it outlives its mount.
 start_null() {
     [ -x "$release/examples/null" ] || die "no $release/examples/null: cargo build --release -p dfuse --example null first"
-    setsid "$release/examples/null" "$mnt" >>"$state/log" 2>&1 </dev/null &
+    rm -f "$state/requests"
+    setsid "$release/examples/null" "$mnt" --requests "$state/requests" >>"$state/log" 2>&1 </dev/null &
     echo $! >"$state/pid"
     for _ in $(seq 500); do
         is_mounted "$mnt" && return

@@ -1,5 +1,6 @@
 //! What the control socket answers that only a mount knows.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Event;
 use crate::exec::Executor;
+use crate::fuse::Requests;
 use crate::options::Settings;
 
 pub struct Control {
@@ -19,6 +21,7 @@ pub struct Control {
     pub container: ContainerId,
     pub dfs: Arc<Dfs>,
     pub executor: Executor,
+    pub requests: Arc<Requests>,
     pub events: Mutex<Sender<Event>>,
 }
 
@@ -36,6 +39,7 @@ impl Control {
         let space = block_on(self.dfs.statfs())
             .map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
         let settings = &self.settings;
+        let requests: BTreeMap<_, _> = self.requests.counts().into_iter().collect();
         Ok(json!({
             "mountpoint": settings.mountpoint,
             "store": settings.store,
@@ -48,6 +52,7 @@ impl Control {
             "caching": settings.caching,
             "threads": settings.threads,
             "requests_in_flight": self.executor.in_flight(),
+            "requests": requests,
             "space": {
                 "capacity": space.capacity,
                 "free": space.free,

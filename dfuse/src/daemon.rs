@@ -66,6 +66,7 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
         container: id,
         dfs: dfs.clone(),
         executor: executor.clone(),
+        requests: mounted.requests(),
         events: Mutex::new(send.clone()),
     }))?;
     watch(mounted, signals, &send)?;

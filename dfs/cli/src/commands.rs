@@ -247,6 +247,10 @@ fn filesystem_text(found: &Value) -> Text {
     let number = |name: &str| found[name].as_u64().map(|n| n.to_string());
     let bytes = |name: &str| found["space"][name].as_u64().map(size);
     let inodes = found["space"]["inodes"].as_u64().map(|n| n.to_string());
+    let requests = found["requests"].as_object().map(|kinds| {
+        let kinds: Vec<_> = kinds.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        kinds.join(", ")
+    });
     let flag = |name: &str| found[name].as_bool().map(|b| if b { "yes" } else { "no" }.to_owned());
     let pairs: Vec<(&str, String)> = [
         ("mountpoint", text("mountpoint")),
@@ -259,6 +263,7 @@ fn filesystem_text(found: &Value) -> Text {
         ("caching", flag("caching")),
         ("threads", number("threads")),
         ("in flight", number("requests_in_flight")),
+        ("requests", requests),
         ("capacity", bytes("capacity")),
         ("free", bytes("free")),
         ("available", bytes("available")),

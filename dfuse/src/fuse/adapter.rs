@@ -30,6 +30,7 @@ use fuser::{
 };
 
 use super::convert::{ROOT_NODE, file_attr, file_type, no_attr, set_time};
+use super::requests::Requests;
 use super::session::{Caching, REQUEST_BYTES_MAX};
 use crate::exec::Executor;
 use crate::ops::{CopyRange, Filesystem, Write};
@@ -46,6 +47,7 @@ const ENTRIES_WITH_ATTRIBUTES: usize = 42;
 pub struct Adapter<F> {
     view: View<F>,
     executor: Executor,
+    requests: Arc<Requests>,
 }
 
 /// What a request carries along while it waits.
@@ -84,9 +86,9 @@ impl<F: Filesystem> View<F> {
 }
 
 impl<F: Filesystem> Adapter<F> {
-    pub fn new(fs: Arc<F>, executor: Executor, caching: Caching) -> Self {
+    pub fn new(fs: Arc<F>, executor: Executor, requests: Arc<Requests>, caching: Caching) -> Self {
         let root = fs.root();
-        Self { view: View { fs, root, caching }, executor }
+        Self { view: View { fs, root, caching }, executor, requests }
     }
 
     fn ino(&self, node: INodeNo) -> Ino {
@@ -226,6 +228,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.requests.count(1); // LOOKUP
         let (view, parent, name) = (self.view.clone(), self.ino(parent), owned(name));
         self.executor.spawn(async move {
             match view.fs.lookup(parent, &name).await {
@@ -240,10 +243,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
+        self.requests.count(2); // FORGET
         self.view.fs.forget(self.ino(ino), lookups);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.requests.count(3); // GETATTR
         let (fs, ino) = (self.fs(), self.ino(ino));
         self.attr(reply, async move { fs.getattr(ino).await });
     }
@@ -266,6 +271,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.requests.count(4); // SETATTR
         let changes = SetAttr {
             mode,
             uid,
@@ -280,6 +286,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        self.requests.count(5); // READLINK
         let (fs, ino) = (self.fs(), self.ino(ino));
         self.data(reply, async move { fs.readlink(ino).await });
     }
@@ -294,6 +301,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        self.requests.count(8); // MKNOD
         let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
         let caller = caller(request);
         self.entry(reply, async move { fs.mknod(parent, &name, mode, rdev, caller).await });
@@ -308,6 +316,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        self.requests.count(9); // MKDIR
         let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
         let caller = caller(request);
         self.entry(reply, async move { fs.mkdir(parent, &name, mode, caller).await });
@@ -321,22 +330,26 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        self.requests.count(6); // SYMLINK
         let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
         let (target, caller) = (owned(target.as_os_str()), caller(request));
         self.entry(reply, async move { fs.symlink(parent, &name, &target, caller).await });
     }
 
     fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.requests.count(13); // LINK
         let (fs, ino, parent, name) = (self.fs(), self.ino(ino), self.ino(parent), owned(name));
         self.entry(reply, async move { fs.link(ino, parent, &name).await });
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.requests.count(10); // UNLINK
         let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
         self.empty(reply, async move { fs.unlink(parent, &name).await });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.requests.count(11); // RMDIR
         let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
         self.empty(reply, async move { fs.rmdir(parent, &name).await });
     }
@@ -351,6 +364,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.requests.count(12); // RENAME
         let Some(flags) = RenameFlags::from_bits(flags.bits()) else {
             return reply.error(Errno::EINVAL);
         };
@@ -363,6 +377,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.requests.count(14); // OPEN
         let (view, ino) = (self.view.clone(), self.ino(ino));
         self.executor.spawn(async move {
             match view.fs.open(ino, flags.0).await {
@@ -382,6 +397,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        self.requests.count(35); // CREATE
         let (view, parent, name) = (self.view.clone(), self.ino(parent), owned(name));
         let caller = caller(request);
         self.executor.spawn(async move {
@@ -409,6 +425,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.requests.count(15); // READ
         let (fs, ino, handle) = (self.fs(), self.ino(ino), Handle(handle.0));
         self.data(reply, async move { fs.read(ino, handle, offset, size as usize).await });
     }
@@ -425,6 +442,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.requests.count(16); // WRITE
         // The kernel's pages have their place already; only the write of a program goes to the end.
         let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let write = Write {
@@ -443,6 +461,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     /// Nothing is kept back: every write has had its answer. From the first ENOSYS on the kernel does not ask at a close any
     /// more; it still writes out mapped pages there and reports their errors.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.requests.count(25); // FLUSH
         reply.error(Errno::ENOSYS);
     }
 
@@ -456,16 +475,19 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.requests.count(18); // RELEASE
         let (fs, ino, handle) = (self.fs(), self.ino(ino), Handle(handle.0));
         self.empty(reply, async move { fs.release(ino, handle).await });
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.requests.count(20); // FSYNC
         let (fs, ino) = (self.fs(), self.ino(ino));
         self.empty(reply, async move { fs.fsync(ino, datasync).await });
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.requests.count(27); // OPENDIR
         if self.view.caching.data {
             // From then on the kernel opens directories itself and caches what they list, until it changes them.
             reply.error(Errno::ENOSYS);
@@ -482,6 +504,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        self.requests.count(28); // READDIR
         let (view, ino) = (self.view.clone(), self.ino(ino));
         self.executor.spawn(async move {
             let listed = list(&view, ino, offset, false, |entry| {
@@ -503,6 +526,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        self.requests.count(44); // READDIRPLUS
         let (view, ino) = (self.view.clone(), self.ino(ino));
         self.executor.spawn(async move {
             let listed = list(&view, ino, offset, true, |entry| {
@@ -534,11 +558,13 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         datasync: bool,
         reply: ReplyEmpty,
     ) {
+        self.requests.count(30); // FSYNCDIR
         let (fs, ino) = (self.fs(), self.ino(ino));
         self.empty(reply, async move { fs.fsync(ino, datasync).await });
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        self.requests.count(17); // STATFS
         let fs = self.fs();
         self.executor.spawn(async move {
             match fs.statfs().await {
@@ -570,27 +596,32 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        self.requests.count(21); // SETXATTR
         let Some(set) = XattrSet::from_bits(flags) else { return reply.error(Errno::EINVAL) };
         let (fs, ino, name, value) = (self.fs(), self.ino(ino), owned(name), value.to_vec());
         self.empty(reply, async move { fs.setxattr(ino, &name, &value, set).await });
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.requests.count(22); // GETXATTR
         let (fs, ino, name) = (self.fs(), self.ino(ino), owned(name));
         self.xattr(size, reply, async move { fs.getxattr(ino, &name).await });
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.requests.count(23); // LISTXATTR
         let (fs, ino) = (self.fs(), self.ino(ino));
         self.xattr(size, reply, async move { fs.listxattr(ino).await });
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.requests.count(24); // REMOVEXATTR
         let (fs, ino, name) = (self.fs(), self.ino(ino), owned(name));
         self.empty(reply, async move { fs.removexattr(ino, &name).await });
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        self.requests.count(34); // ACCESS
         reply.error(Errno::ENOSYS);
     }
 
@@ -604,6 +635,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        self.requests.count(43); // FALLOCATE
         let (fs, ino) = (self.fs(), self.ino(ino));
         self.empty(reply, async move { fs.fallocate(ino, mode, offset, len).await });
     }
@@ -617,6 +649,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        self.requests.count(46); // LSEEK
         let seek = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,
@@ -645,6 +678,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        self.requests.count(47); // COPY_FILE_RANGE
         if !flags.is_empty() {
             return reply.error(Errno::EINVAL);
         }

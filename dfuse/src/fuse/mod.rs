@@ -5,6 +5,8 @@
 
 mod adapter;
 mod convert;
+mod requests;
 mod session;
 
+pub use requests::Requests;
 pub use session::{Caching, FuseConfig, Mounted, Unmounted, Unmounter, detach};

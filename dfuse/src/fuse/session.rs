@@ -8,6 +8,7 @@ use std::time::Duration;
 use fuser::{MountOption, Session, SessionACL};
 
 use super::adapter::Adapter;
+use super::requests::Requests;
 use crate::exec::Executor;
 use crate::mountpoint;
 use crate::ops::Filesystem;
@@ -49,22 +50,29 @@ pub struct FuseConfig {
 pub struct Mounted<F: Filesystem> {
     session: Session<Adapter<F>>,
     executor: Executor,
+    requests: Arc<Requests>,
     mountpoint: PathBuf,
 }
 
 impl<F: Filesystem> Mounted<F> {
     pub fn new(fs: Arc<F>, config: &FuseConfig) -> io::Result<Self> {
         let executor = Executor::new(config.requests_max);
-        let adapter = Adapter::new(fs, executor.clone(), config.caching);
+        let requests = Arc::<Requests>::default();
+        let adapter = Adapter::new(fs, executor.clone(), requests.clone(), config.caching);
         let session = Session::new(adapter, &config.mountpoint, &fuser_config(config))?;
         if let Err(e) = mountpoint::raise_read_ahead(&config.mountpoint, READ_AHEAD_KIB) {
             tracing::debug!("reading ahead stays at the kernel's default: {e}");
         }
-        Ok(Self { session, executor, mountpoint: config.mountpoint.clone() })
+        Ok(Self { session, executor, requests, mountpoint: config.mountpoint.clone() })
     }
 
     pub fn executor(&self) -> Executor {
         self.executor.clone()
+    }
+
+    /// What the kernel has asked for so far.
+    pub fn requests(&self) -> Arc<Requests> {
+        self.requests.clone()
     }
 
     /// Unmounts from another thread; [`Mounted::run`] then returns.
