@@ -16,11 +16,11 @@ use crate::lookup::check_new_name;
 use crate::mount::Dfs;
 use crate::record::{Record, flag};
 use crate::table::{Facts, Home, Inode, Loaded};
-use crate::{Caller, Entry, Error, Handle, Ino, Kind, Result, TARGET_BYTES_MAX, Time};
+use crate::{Caller, Entry, Error, Ino, Kind, Opened, Result, TARGET_BYTES_MAX, Time};
 
 /// What a new inode is, beyond its name.
 struct Make<'a> {
-    /// Type and permission bits; the umask was applied.
+    /// Type and permission bits, before the umask.
     mode: u32,
     rdev: u32,
     target: &'a [u8],
@@ -36,7 +36,7 @@ fn facts_of_new(kind: Kind) -> Facts {
 }
 
 impl Dfs {
-    /// Every kind but directories and symlinks, by `mode`'s type bits (none: a file). `mode` has the umask applied.
+    /// Every kind but directories and symlinks, by `mode`'s type bits (none: a file).
     pub async fn mknod(
         &self,
         parent: Ino,
@@ -54,7 +54,7 @@ impl Dfs {
         self.make(parent, name, Make { mode, rdev, target: b"", caller }).await
     }
 
-    /// An empty directory. `mode` has the umask applied.
+    /// An empty directory.
     pub async fn mkdir(
         &self,
         parent: Ino,
@@ -83,7 +83,7 @@ impl Dfs {
     }
 
     /// Makes a file and opens it. Without O_EXCL a file that is there is opened instead, and truncated by O_TRUNC.
-    /// `mode` has the umask applied.
+    ///
     pub async fn create(
         &self,
         parent: Ino,
@@ -91,7 +91,7 @@ impl Dfs {
         mode: u32,
         flags: i32,
         caller: Caller,
-    ) -> Result<(Entry, Handle)> {
+    ) -> Result<(Entry, Opened)> {
         self.writable()?;
         let mode = mode & !libc::S_IFMT | libc::S_IFREG;
         for _ in 0..TRIES_MAX {
@@ -111,16 +111,16 @@ impl Dfs {
         Err(Error::Contended { tries: TRIES_MAX })
     }
 
-    async fn open_found(&self, found: Entry, flags: i32) -> Result<(Entry, Handle)> {
+    async fn open_found(&self, found: Entry, flags: i32) -> Result<(Entry, Opened)> {
         let ino = found.attr.ino;
         let opened = match found.attr.kind {
             Kind::Directory => Err(Error::IsDirectory),
             _ => self.open(ino, flags).await,
         };
         let shown = match opened {
-            Ok(handle) => match self.getattr(ino).await {
-                Ok(attr) => Ok((Entry { attr }, handle)),
-                Err(error) => self.release(ino, handle).await.and(Err(error)),
+            Ok(opened) => match self.getattr(ino).await {
+                Ok(attr) => Ok((Entry { attr }, opened)),
+                Err(error) => self.release(ino, opened.handle).await.and(Err(error)),
             },
             Err(error) => Err(error),
         };
@@ -137,12 +137,12 @@ impl Dfs {
         name: &[u8],
         make: Make<'_>,
         flags: i32,
-    ) -> Result<(Entry, Handle)> {
+    ) -> Result<(Entry, Opened)> {
         let inode = self.inode(self.numbers.next().await?)?;
         let handle = self.handles.add(Open { ino: inode.ino, flags })?;
         inode.opened();
         match self.make_as(&inode, parent, name, make).await {
-            Ok(entry) => Ok((entry, handle)),
+            Ok(entry) => Ok((entry, Opened { handle, keep_cache: true })),
             Err(error) => {
                 inode.closed();
                 self.handles.remove(inode.ino, handle)?;
@@ -158,7 +158,7 @@ impl Dfs {
         mode: u32,
         flags: i32,
         caller: Caller,
-    ) -> Result<(Entry, Handle)> {
+    ) -> Result<(Entry, Opened)> {
         self.writable()?;
         let directory = self.directory(parent).await?;
         let inode = self.inode(self.numbers.next().await?)?;
@@ -183,7 +183,7 @@ impl Dfs {
         inode.learn(Loaded { home: Home::Orphan, record: Arc::new(record) });
         let entry = Entry { attr: self.attr(&inode).await? };
         self.remember(ino, 1);
-        Ok((entry, handle))
+        Ok((entry, Opened { handle, keep_cache: true }))
     }
 
     async fn make(&self, parent: Ino, name: &[u8], make: Make<'_>) -> Result<Entry> {
@@ -252,8 +252,9 @@ impl Dfs {
         let time = Time::from_nanos(now);
         let set_gid = parent.mode & libc::S_ISGID;
         let inherited = if kind == Kind::Directory { set_gid } else { 0 };
+        let umask = if kind == Kind::Symlink { 0 } else { make.caller.umask & 0o777 };
         Record {
-            mode: make.mode | inherited,
+            mode: make.mode & !umask | inherited,
             oid,
             mtime: time,
             ctime: time,

@@ -47,6 +47,6 @@ pub use mount::{Dfs, MountOptions};
 pub use query::Status;
 pub use types::{
     Attr, Caller, DirEntry, Entry, FILE_BYTES_MAX, Handle, Ino, Kind, LINKS_MAX, NAME_BYTES_MAX,
-    RenameFlags, Seek, SetAttr, SetTime, Space, TARGET_BYTES_MAX, Time, XATTR_NAME_BYTES_MAX,
-    XATTR_VALUE_BYTES_MAX, XattrSet,
+    Opened, RenameFlags, Seek, SetAttr, SetTime, Space, TARGET_BYTES_MAX, Time,
+    XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrSet,
 };

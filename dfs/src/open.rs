@@ -4,11 +4,11 @@ use crate::handles::Open;
 use crate::lock::How;
 use crate::mount::Dfs;
 use crate::table::Home;
-use crate::{Error, Handle, Ino, Kind, Result, SetAttr};
+use crate::{Error, Handle, Ino, Kind, Opened, Result, SetAttr};
 
 impl Dfs {
     /// `flags` as `open(2)`; O_TRUNC truncates, O_APPEND and O_SYNC are for the caller to pass on with each write.
-    pub async fn open(&self, ino: Ino, flags: i32) -> Result<Handle> {
+    pub async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
         if writes {
             self.writable()?;
@@ -32,7 +32,7 @@ impl Dfs {
                 return Err(error);
             }
         }
-        Ok(handle)
+        Ok(Opened { handle, keep_cache: true })
     }
 
     /// Ends a handle. The last one of an inode without a name ends the inode.

@@ -142,6 +142,16 @@ pub struct Entry {
 pub struct Caller {
     pub uid: u32,
     pub gid: u32,
+    /// Bits of the mode of what the caller makes that are not set, unless the parent's default ACL decides.
+    pub umask: u32,
+}
+
+impl Caller {
+    /// One whose umask was applied, or is none.
+    #[must_use]
+    pub const fn new(uid: u32, gid: u32) -> Self {
+        Self { uid, gid, umask: 0 }
+    }
 }
 
 /// A time to set.
@@ -249,6 +259,14 @@ pub struct Space {
 /// An open file. 0 is no handle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Handle(pub u64);
+
+/// An answer to open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Opened {
+    pub handle: Handle,
+    /// Pages that the kernel has of the file may stay.
+    pub keep_cache: bool,
+}
 
 #[cfg(test)]
 mod tests {

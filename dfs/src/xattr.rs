@@ -23,7 +23,15 @@ const ENTRY_XATTRS_MAX: usize = 8;
 const ENTRY_XATTR_BYTES_MAX: usize = 16 << 10;
 
 impl Dfs {
-    pub async fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], how: XattrSet) -> Result<()> {
+    /// `kill_sgid`: the set-gid bit goes with this change (of an ACL, by a caller without rights over the group).
+    pub async fn setxattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        how: XattrSet,
+        _kill_sgid: bool,
+    ) -> Result<()> {
         self.writable()?;
         check_name(name)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {

@@ -37,7 +37,7 @@ async fn fill(dfs: &Dfs) -> Some4 {
     dfs.mknod(root, b"p", libc::S_IFIFO, 0, USER).await.unwrap();
     for i in 0..20 {
         let name = format!("user.{i}");
-        dfs.setxattr(d, name.as_bytes(), b"v", XattrSet::Any).await.unwrap();
+        dfs.setxattr(d, name.as_bytes(), b"v", XattrSet::Any, false).await.unwrap();
     }
     Some4 { d, f, linked }
 }

@@ -12,7 +12,7 @@ fn all_names_show_one_inode() {
         let root = dfs.root();
         let d = directory(&dfs, root, "d").await;
         let f = file_with(&dfs, root, "a", b"one").await;
-        dfs.setxattr(f, b"user.k", b"v", XattrSet::Any).await.unwrap();
+        dfs.setxattr(f, b"user.k", b"v", XattrSet::Any, false).await.unwrap();
         let cookie = dfs.readdir(root, 2, 10).await.unwrap();
         let linked = dfs.link(f, d, b"b").await.unwrap().attr;
         assert_eq!((linked.ino, linked.nlink), (f, 2));

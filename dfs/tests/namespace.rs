@@ -160,13 +160,13 @@ fn create_opens_what_is_there() {
         let create = async |name: &[u8], flags| dfs.create(root, name, 0o600, flags, USER).await;
         assert_eq!(errno(create(b"f", libc::O_RDWR | libc::O_EXCL).await), libc::EEXIST);
         assert_eq!(errno(create(b"d", libc::O_RDWR).await), libc::EISDIR);
-        let (entry, handle) = create(b"f", libc::O_RDWR).await.unwrap();
+        let (entry, opened) = create(b"f", libc::O_RDWR).await.unwrap();
         assert_eq!((entry.attr.ino, entry.attr.size, entry.attr.mode & 0o777), (f, 4, 0o644));
-        dfs.release(f, handle).await.unwrap();
-        let (entry, handle) = create(b"f", libc::O_RDWR | libc::O_TRUNC).await.unwrap();
+        dfs.release(f, opened.handle).await.unwrap();
+        let (entry, opened) = create(b"f", libc::O_RDWR | libc::O_TRUNC).await.unwrap();
         assert_eq!((entry.attr.ino, entry.attr.size), (f, 0));
-        dfs.release(f, handle).await.unwrap();
-        assert_eq!(errno(dfs.release(f, handle).await), libc::EBADF);
+        dfs.release(f, opened.handle).await.unwrap();
+        assert_eq!(errno(dfs.release(f, opened.handle).await), libc::EBADF);
     });
 }
 

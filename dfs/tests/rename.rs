@@ -19,7 +19,7 @@ fn the_whole_entry_moves_and_its_mtime_stays() {
         let root = dfs.root();
         let d = directory(&dfs, root, "d").await;
         let f = file_with(&dfs, root, "f", b"data").await;
-        dfs.setxattr(f, b"user.k", b"v", XattrSet::Any).await.unwrap();
+        dfs.setxattr(f, b"user.k", b"v", XattrSet::Any, false).await.unwrap();
         let before = dfs.getattr(f).await.unwrap();
         rename(&dfs, (root, "f"), (d, "g"), PLAIN).await.unwrap();
         let after = lookup(&dfs, d, "g").await.unwrap();
@@ -37,8 +37,8 @@ fn a_replaced_file_goes_and_its_xattrs_do_not_stay() {
         let root = dfs.root();
         let a = file_with(&dfs, root, "a", b"a").await;
         let b = file_with(&dfs, root, "b", b"b").await;
-        dfs.setxattr(b, b"user.old", b"x", XattrSet::Any).await.unwrap();
-        dfs.setxattr(a, b"user.new", b"y", XattrSet::Any).await.unwrap();
+        dfs.setxattr(b, b"user.old", b"x", XattrSet::Any, false).await.unwrap();
+        dfs.setxattr(a, b"user.new", b"y", XattrSet::Any, false).await.unwrap();
         rename(&dfs, (root, "a"), (root, "b"), PLAIN).await.unwrap();
         assert_eq!(names(&dfs, root).await, ["b"]);
         assert_eq!(dfs.listxattr(a).await.unwrap(), &b"user.new\0"[..]);
@@ -130,8 +130,8 @@ fn exchange_swaps_everything() {
         let f = file_with(&dfs, root, "f", b"f").await;
         let s = directory(&dfs, d, "s").await;
         file_with(&dfs, s, "inside", b"").await;
-        dfs.setxattr(f, b"user.f", b"1", XattrSet::Any).await.unwrap();
-        dfs.setxattr(s, b"user.s", b"2", XattrSet::Any).await.unwrap();
+        dfs.setxattr(f, b"user.f", b"1", XattrSet::Any, false).await.unwrap();
+        dfs.setxattr(s, b"user.s", b"2", XattrSet::Any, false).await.unwrap();
         rename(&dfs, (root, "f"), (d, "s"), EXCHANGE).await.unwrap();
         assert_eq!(lookup(&dfs, root, "f").await.unwrap().ino, s);
         assert_eq!(lookup(&dfs, d, "s").await.unwrap().ino, f);

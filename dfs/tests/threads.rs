@@ -60,7 +60,7 @@ async fn step(dfs: &Dfs, random: &mut Random, open: &mut Vec<(Ino, Handle)>) {
     match random.below(12) {
         0 | 1 => may_be(dfs.mkdir(parent, name, 0o755, caller).await.map(drop), "mkdir"),
         2 | 3 => match dfs.create(parent, name, 0o644, libc::O_RDWR, caller).await {
-            Ok((entry, handle)) => open.push((entry.attr.ino, handle)),
+            Ok((entry, opened)) => open.push((entry.attr.ino, opened.handle)),
             Err(error) => may_be(Err(error), "create"),
         },
         4 => may_be(dfs.unlink(parent, name).await, "unlink"),
@@ -87,7 +87,10 @@ async fn step(dfs: &Dfs, random: &mut Random, open: &mut Vec<(Ino, Handle)>) {
                 let chmod = SetAttr { mode: Some(mode), ..SetAttr::default() };
                 may_be(dfs.setattr(ino, chmod).await.map(drop), "chmod");
                 let value = vec![1; random.below(6000) as usize];
-                may_be(dfs.setxattr(ino, b"user.x", &value, XattrSet::Any).await, "setxattr");
+                may_be(
+                    dfs.setxattr(ino, b"user.x", &value, XattrSet::Any, false).await,
+                    "setxattr",
+                );
             }
             Err(error) => may_be(Err(error), "lookup"),
         },

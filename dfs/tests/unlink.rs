@@ -19,7 +19,7 @@ fn an_open_file_lives_on_without_its_name() {
         let root = dfs.root();
         let before = objects(&container).await;
         let (f, handle) = file(&dfs, root, "f").await;
-        dfs.setxattr(f, b"user.k", b"v", XattrSet::Any).await.unwrap();
+        dfs.setxattr(f, b"user.k", b"v", XattrSet::Any, false).await.unwrap();
         write(&dfs, f, 0, b"data").await;
         dfs.unlink(root, b"f").await.unwrap();
         assert_eq!(errno(lookup(&dfs, root, "f").await), libc::ENOENT);
@@ -31,9 +31,9 @@ fn an_open_file_lives_on_without_its_name() {
         let attr = dfs.getattr(f).await.unwrap();
         assert_eq!((attr.size, attr.nlink), (8, 0));
         assert_eq!(dfs.getxattr(f, b"user.k").await.unwrap(), "v");
-        dfs.setxattr(f, b"user.l", b"w", XattrSet::Any).await.unwrap();
+        dfs.setxattr(f, b"user.l", b"w", XattrSet::Any, false).await.unwrap();
         assert_eq!(errno(dfs.link(f, root, b"back").await), libc::ENOENT);
-        let second = dfs.open(f, libc::O_RDONLY).await.unwrap();
+        let second = dfs.open(f, libc::O_RDONLY).await.unwrap().handle;
         dfs.release(f, handle).await.unwrap();
         assert_eq!(read(&dfs, f, 0, 9).await, "datamore");
         dfs.release(f, second).await.unwrap();
@@ -90,8 +90,8 @@ fn a_file_made_without_a_name_may_get_one() {
         let root = dfs.root();
         let before = objects(&container).await;
         let rdwr = libc::O_RDWR;
-        let (entry, handle) = dfs.tmpfile(root, 0o600, rdwr, USER).await.unwrap();
-        let f = entry.attr.ino;
+        let (entry, opened) = dfs.tmpfile(root, 0o600, rdwr, USER).await.unwrap();
+        let (f, handle) = (entry.attr.ino, opened.handle);
         assert_eq!(entry.attr.nlink, 0);
         write(&dfs, f, 0, b"x").await;
         let linked = dfs.link(f, root, b"named").await.unwrap();
@@ -99,9 +99,9 @@ fn a_file_made_without_a_name_may_get_one() {
         dfs.release(f, handle).await.unwrap();
         assert_eq!(read(&dfs, lookup(&dfs, root, "named").await.unwrap().ino, 0, 9).await, "x");
         let excl = rdwr | libc::O_EXCL;
-        let (entry, handle) = dfs.tmpfile(root, 0o600, excl, USER).await.unwrap();
+        let (entry, opened) = dfs.tmpfile(root, 0o600, excl, USER).await.unwrap();
         assert_eq!(errno(dfs.link(entry.attr.ino, root, b"no").await), libc::ENOENT);
-        dfs.release(entry.attr.ino, handle).await.unwrap();
+        dfs.release(entry.attr.ino, opened.handle).await.unwrap();
         let (_, _handle) = dfs.tmpfile(root, 0o600, rdwr, USER).await.unwrap();
         mount(&container).await;
         assert_eq!(objects(&container).await, before + 2, "the file and the orphan object");

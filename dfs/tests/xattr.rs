@@ -11,15 +11,15 @@ fn values_come_back_and_flags_mean_what_they_say() {
         let f = file_with(&dfs, dfs.root(), "f", b"").await;
         let ctime = dfs.getattr(f).await.unwrap().ctime;
         assert_eq!(errno(dfs.getxattr(f, b"user.a").await), libc::ENODATA);
-        let replace = dfs.setxattr(f, b"user.a", b"1", XattrSet::Replace).await;
+        let replace = dfs.setxattr(f, b"user.a", b"1", XattrSet::Replace, false).await;
         assert_eq!(errno(replace), libc::ENODATA);
-        dfs.setxattr(f, b"user.a", b"1", XattrSet::Create).await.unwrap();
-        let create = dfs.setxattr(f, b"user.a", b"2", XattrSet::Create).await;
+        dfs.setxattr(f, b"user.a", b"1", XattrSet::Create, false).await.unwrap();
+        let create = dfs.setxattr(f, b"user.a", b"2", XattrSet::Create, false).await;
         assert_eq!(errno(create), libc::EEXIST);
-        dfs.setxattr(f, b"user.a", b"", XattrSet::Replace).await.unwrap();
+        dfs.setxattr(f, b"user.a", b"", XattrSet::Replace, false).await.unwrap();
         assert_eq!(dfs.getxattr(f, b"user.a").await.unwrap(), "");
-        dfs.setxattr(f, b"security.x", b"3", XattrSet::Any).await.unwrap();
-        dfs.setxattr(f, b"trusted.y", b"4", XattrSet::Any).await.unwrap();
+        dfs.setxattr(f, b"security.x", b"3", XattrSet::Any, false).await.unwrap();
+        dfs.setxattr(f, b"trusted.y", b"4", XattrSet::Any, false).await.unwrap();
         assert_eq!(dfs.listxattr(f).await.unwrap(), &b"security.x\0trusted.y\0user.a\0"[..]);
         dfs.removexattr(f, b"user.a").await.unwrap();
         assert_eq!(errno(dfs.removexattr(f, b"user.a").await), libc::ENODATA);
@@ -33,13 +33,13 @@ fn limits_have_their_own_errno() {
         let f = file_with(&dfs, dfs.root(), "f", b"").await;
         let any = XattrSet::Any;
         let (big, biggest) = (vec![1; 65_537], vec![2; 65_536]);
-        assert_eq!(errno(dfs.setxattr(f, b"user.a", &big, any).await), libc::E2BIG);
-        dfs.setxattr(f, b"user.a", &biggest, any).await.unwrap();
+        assert_eq!(errno(dfs.setxattr(f, b"user.a", &big, any, false).await), libc::E2BIG);
+        dfs.setxattr(f, b"user.a", &biggest, any, false).await.unwrap();
         assert_eq!(dfs.getxattr(f, b"user.a").await.unwrap(), biggest);
         let long = [&b"user."[..], &[b'n'; 251]].concat();
-        assert_eq!(errno(dfs.setxattr(f, &long, b"", any).await), libc::ERANGE);
-        dfs.setxattr(f, &long[..255], b"", any).await.unwrap();
-        let acl = dfs.setxattr(f, b"system.posix_acl_access", b"", any).await;
+        assert_eq!(errno(dfs.setxattr(f, &long, b"", any, false).await), libc::ERANGE);
+        dfs.setxattr(f, &long[..255], b"", any, false).await.unwrap();
+        let acl = dfs.setxattr(f, b"system.posix_acl_access", b"", any, false).await;
         assert_eq!(errno(acl), libc::EOPNOTSUPP);
         assert_eq!(errno(dfs.getxattr(f, b"other.a").await), libc::EOPNOTSUPP);
     });
@@ -56,7 +56,7 @@ fn a_thousand_large_xattrs_move_with_their_file() {
             for i in 0..1000 {
                 let value = vec![i as u8; if i < 5 { 65_536 } else { i }];
                 let name = format!("user.{i}");
-                dfs.setxattr(ino, name.as_bytes(), &value, XattrSet::Any).await.unwrap();
+                dfs.setxattr(ino, name.as_bytes(), &value, XattrSet::Any, false).await.unwrap();
             }
         }
         let plain = RenameFlags::default();

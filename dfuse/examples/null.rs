@@ -10,25 +10,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use dfuse::fuse::{Caching, FuseConfig, Mounted, Requests};
+use dfuse::fuse::{FuseConfig, Mounted, Requests};
 use dfuse::null::Null;
 use dfuse::options::MountFlags;
 
 struct Arguments {
     mountpoint: PathBuf,
     threads: usize,
-    caching: Caching,
+    caching: bool,
     requests: Option<PathBuf>,
 }
 
 fn arguments() -> Option<Arguments> {
     let mut words = std::env::args().skip(1);
     let mountpoint = words.next()?.into();
-    let mut all = Arguments { mountpoint, threads: 2, caching: Caching::ALL, requests: None };
+    let mut all = Arguments { mountpoint, threads: 2, caching: true, requests: None };
     while let Some(word) = words.next() {
         match word.as_str() {
             "--threads" => all.threads = words.next()?.parse().ok()?,
-            "--disable-caching" => all.caching = Caching::NONE,
+            "--disable-caching" => all.caching = false,
             "--requests" => all.requests = Some(words.next()?.into()),
             _ => return None,
         }

@@ -19,7 +19,7 @@ use crate::background::{self, Reporter};
 use crate::control::Control;
 use crate::error::Error;
 use crate::exec::Executor;
-use crate::fuse::{self, Caching, FuseConfig, Mounted, Unmounted, Unmounter};
+use crate::fuse::{self, FuseConfig, Mounted, Unmounted, Unmounter};
 use crate::log::{self, Log};
 use crate::mountpoint::{self, Verdict};
 use crate::options::{Settings, Sync};
@@ -154,7 +154,7 @@ fn mount(settings: &Settings, dfs: Arc<Dfs>) -> Result<Mounted<Dfs>, Error> {
         requests_max: REQUESTS_MAX,
         read_only: settings.read_only,
         flags: settings.flags,
-        caching: if settings.caching { Caching::ALL } else { Caching::NONE },
+        caching: settings.caching,
     };
     Mounted::new(dfs, &config)
         .map_err(|source| Error::Mount { at: settings.mountpoint.clone(), source })

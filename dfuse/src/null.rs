@@ -10,11 +10,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, RenameFlags, Result, Seek, SetAttr,
-    SetTime, Space, Time, XattrSet,
+    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Seek,
+    SetAttr, SetTime, Space, Time, XattrSet,
 };
 
-use crate::ops::{CopyRange, Filesystem, Write};
+use crate::ops::{Caching, CopyRange, Filesystem, Write};
 
 const ROOT: Ino = Ino(1);
 const BLOCK_BYTES: u32 = 4096;
@@ -44,7 +44,7 @@ enum Body {
 impl Default for Null {
     fn default() -> Self {
         let null = Self { nodes: RwLock::default(), next: AtomicU64::new(ROOT.0 + 1) };
-        let attr = attr(ROOT, libc::S_IFDIR | 0o755, Caller { uid: 0, gid: 0 });
+        let attr = attr(ROOT, libc::S_IFDIR | 0o755, Caller::new(0, 0));
         null.put(Node { attr, body: directory(ROOT) });
         null
     }
@@ -60,13 +60,17 @@ fn now() -> Time {
     Time { sec: since.as_secs() as i64, nsec: since.subsec_nanos() }
 }
 
+fn opened(ino: Ino) -> Opened {
+    Opened { handle: Handle(ino.0), keep_cache: true }
+}
+
 fn attr(ino: Ino, mode: u32, caller: Caller) -> Attr {
     let now = now();
     let kind = Kind::of_mode(mode).unwrap_or(Kind::File);
     Attr {
         ino,
         kind,
-        mode,
+        mode: if kind == Kind::Symlink { mode } else { mode & !caller.umask },
         nlink: if kind == Kind::Directory { 2 } else { 1 },
         uid: caller.uid,
         gid: caller.gid,
@@ -188,6 +192,9 @@ impl Null {
 impl Filesystem for Null {
     fn root(&self) -> Ino {
         ROOT
+    }
+    fn caching(&self, _: Ino) -> Caching {
+        Caching::ALL
     }
     fn remember(&self, _: Ino) {}
 
@@ -312,11 +319,11 @@ impl Filesystem for Null {
         lock(&to).insert(to_name, ino)
     }
 
-    async fn open(&self, ino: Ino, flags: i32) -> Result<Handle> {
+    async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {
         if flags & libc::O_TRUNC != 0 {
             self.setattr(ino, SetAttr { size: Some(0), ..SetAttr::default() }).await?;
         }
-        Ok(Handle(ino.0))
+        Ok(opened(ino))
     }
 
     async fn create(
@@ -326,10 +333,20 @@ impl Filesystem for Null {
         mode: u32,
         _flags: i32,
         caller: Caller,
-    ) -> Result<(Entry, Handle)> {
+    ) -> Result<(Entry, Opened)> {
         let mode = mode & !libc::S_IFMT | libc::S_IFREG;
         let entry = self.make(parent, name, mode, Body::File(Vec::new()), caller)?;
-        Ok((entry, Handle(entry.attr.ino.0)))
+        Ok((entry, opened(entry.attr.ino)))
+    }
+
+    async fn tmpfile(&self, _: Ino, mode: u32, _: i32, caller: Caller) -> Result<(Entry, Opened)> {
+        let ino = Ino(self.next.fetch_add(1, Ordering::Relaxed));
+        let mode = mode & !libc::S_IFMT | libc::S_IFREG;
+        let mut node = Node { attr: attr(ino, mode, caller), body: Body::File(Vec::new()) };
+        node.attr.nlink = 0;
+        let entry = Entry { attr: node.attr };
+        self.put(node);
+        Ok((entry, opened(ino)))
     }
 
     async fn read(&self, ino: Ino, _: Handle, offset: u64, len: usize) -> Result<Bytes> {
@@ -408,7 +425,7 @@ impl Filesystem for Null {
         })
     }
 
-    async fn setxattr(&self, _: Ino, _: &[u8], _: &[u8], _: XattrSet) -> Result<()> {
+    async fn setxattr(&self, _: Ino, _: &[u8], _: &[u8], _: XattrSet, _: bool) -> Result<()> {
         Err(Error::NotSupported("xattrs"))
     }
     async fn getxattr(&self, _: Ino, _: &[u8]) -> Result<Bytes> {

@@ -4,11 +4,56 @@
 //! are [`dfs::Dfs`] (`serve.rs`) and [`crate::null::Null`]. No decision is made on the way.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Handle, Ino, RenameFlags, Result, Seek, SetAttr, Space, XattrSet,
+    Attr, Caller, DirEntry, Entry, Handle, Ino, Opened, RenameFlags, Result, Seek, SetAttr, Space,
+    XattrSet,
 };
+
+/// What the kernel may keep of an inode, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caching {
+    pub attr: Duration,
+    /// Names of anything but directories.
+    pub dentry: Duration,
+    /// Names of directories.
+    pub dentry_dir: Duration,
+    /// Names that do not exist.
+    pub ndentry: Duration,
+    /// File data, listings and symlinks.
+    pub data: DataCaching,
+    /// Files whose data is not kept are still read and written through the kernel's pages, so that they can be mapped.
+    pub direct_io_disable: bool,
+}
+
+/// Whether the kernel's pages of a file outlive its last close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataCaching {
+    Kept,
+    /// They do if it is opened again within this time.
+    For(Duration),
+    /// There are none.
+    Not,
+}
+
+impl Caching {
+    /// Every change passes through this mount, so nothing that the kernel keeps grows old.
+    pub const ALL: Self = Self::of(Duration::from_secs(24 * 3600), DataCaching::Kept);
+    pub const NONE: Self = Self::of(Duration::ZERO, DataCaching::Not);
+
+    const fn of(time: Duration, data: DataCaching) -> Self {
+        Self {
+            attr: time,
+            dentry: time,
+            dentry_dir: time,
+            ndentry: time,
+            data,
+            direct_io_disable: false,
+        }
+    }
+}
 
 /// A write as the kernel sends it.
 #[derive(Debug)]
@@ -41,6 +86,8 @@ macro_rules! operations {
         pub trait Filesystem: Send + Sync + 'static {
             /// The root directory's number, which transports know as node 1.
             fn root(&self) -> Ino;
+            /// What the kernel may keep of `ino`, an inode of a container that is mounted.
+            fn caching(&self, ino: Ino) -> Caching;
             /// The kernel knows `ino` by one name more: of `readdir` with attributes, for each entry that went into the
             /// reply. The answers of the other calls count by themselves.
             fn remember(&self, ino: Ino);
@@ -64,8 +111,10 @@ operations! {
     unlink(parent: Ino, name: &[u8]) -> ();
     rmdir(parent: Ino, name: &[u8]) -> ();
     rename(parent: Ino, name: &[u8], to_parent: Ino, to_name: &[u8], flags: RenameFlags) -> ();
-    open(ino: Ino, flags: i32) -> Handle;
-    create(parent: Ino, name: &[u8], mode: u32, flags: i32, caller: Caller) -> (Entry, Handle);
+    open(ino: Ino, flags: i32) -> Opened;
+    create(parent: Ino, name: &[u8], mode: u32, flags: i32, caller: Caller) -> (Entry, Opened);
+    /// A file without a name.
+    tmpfile(parent: Ino, mode: u32, flags: i32, caller: Caller) -> (Entry, Opened);
     /// Shorter than `len` only at the end of the file.
     read(ino: Ino, handle: Handle, offset: u64, len: usize) -> Bytes;
     write(write: Write) -> usize;
@@ -74,7 +123,8 @@ operations! {
     /// At most `entries_max` entries after the one with cookie `after` (0: from the start); none at the end.
     readdir(ino: Ino, after: u64, entries_max: usize, with_attributes: bool) -> Vec<DirEntry>;
     statfs() -> Space;
-    setxattr(ino: Ino, name: &[u8], value: &[u8], set: XattrSet) -> ();
+    /// `kill_sgid`: the set-gid bit goes with this change of an ACL.
+    setxattr(ino: Ino, name: &[u8], value: &[u8], set: XattrSet, kill_sgid: bool) -> ();
     getxattr(ino: Ino, name: &[u8]) -> Bytes;
     /// Names, each ended by NUL.
     listxattr(ino: Ino) -> Bytes;

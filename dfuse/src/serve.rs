@@ -2,15 +2,18 @@
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, Dfs, DirEntry, Entry, Handle, Ino, RenameFlags, Result, Seek, SetAttr, Space,
-    XattrSet,
+    Attr, Caller, Dfs, DirEntry, Entry, Handle, Ino, Opened, RenameFlags, Result, Seek, SetAttr,
+    Space, XattrSet,
 };
 
-use crate::ops::{CopyRange, Filesystem, Write};
+use crate::ops::{Caching, CopyRange, Filesystem, Write};
 
 impl Filesystem for Dfs {
     fn root(&self) -> Ino {
         Dfs::root(self)
+    }
+    fn caching(&self, _: Ino) -> Caching {
+        Caching::ALL
     }
     fn remember(&self, ino: Ino) {
         Dfs::remember(self, ino, 1);
@@ -71,7 +74,7 @@ impl Filesystem for Dfs {
     ) -> Result<()> {
         Dfs::rename(self, parent, name, to_parent, to_name, flags).await
     }
-    async fn open(&self, ino: Ino, flags: i32) -> Result<Handle> {
+    async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {
         Dfs::open(self, ino, flags).await
     }
     async fn create(
@@ -81,8 +84,17 @@ impl Filesystem for Dfs {
         mode: u32,
         flags: i32,
         caller: Caller,
-    ) -> Result<(Entry, Handle)> {
+    ) -> Result<(Entry, Opened)> {
         Dfs::create(self, parent, name, mode, flags, caller).await
+    }
+    async fn tmpfile(
+        &self,
+        parent: Ino,
+        mode: u32,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Entry, Opened)> {
+        Dfs::tmpfile(self, parent, mode, flags, caller).await
     }
     async fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
         Dfs::read(self, ino, handle, offset, len).await
@@ -117,8 +129,15 @@ impl Filesystem for Dfs {
     async fn statfs(&self) -> Result<Space> {
         Dfs::statfs(self).await
     }
-    async fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], set: XattrSet) -> Result<()> {
-        Dfs::setxattr(self, ino, name, value, set).await
+    async fn setxattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        set: XattrSet,
+        kill_sgid: bool,
+    ) -> Result<()> {
+        Dfs::setxattr(self, ino, name, value, set, kill_sgid).await
     }
     async fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Bytes> {
         Dfs::getxattr(self, ino, name).await

@@ -458,7 +458,7 @@ fn nothing_changes_through_a_read_only_mount() {
 #[test]
 fn without_caching_everything_works_too() {
     require_fuse!();
-    let mount = TestMount::with(support::model_dfs(), |c| c.caching = dfuse::fuse::Caching::NONE);
+    let mount = TestMount::with(support::model_dfs(), |c| c.caching = false);
     let path = mount.join("f");
     fs::write(&path, vec![5; 300_000]).unwrap();
     assert!(fs::read(&path).unwrap() == vec![5; 300_000]);

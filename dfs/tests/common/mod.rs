@@ -9,8 +9,8 @@ use daos_model::spawn_model;
 use dfs::{Attr, Caller, Dfs, Handle, Ino, MountOptions, Result};
 pub use futures_lite::future::block_on;
 
-pub const ROOT_USER: Caller = Caller { uid: 0, gid: 0 };
-pub const USER: Caller = Caller { uid: 1000, gid: 100 };
+pub const ROOT_USER: Caller = Caller::new(0, 0);
+pub const USER: Caller = Caller::new(1000, 100);
 
 /// An empty container of a new model target.
 pub async fn container() -> Container {
@@ -41,9 +41,9 @@ pub async fn mount(container: &Container) -> Arc<Dfs> {
 }
 
 pub async fn file(dfs: &Dfs, parent: Ino, name: &str) -> (Ino, Handle) {
-    let (entry, handle) =
+    let (entry, opened) =
         dfs.create(parent, name.as_bytes(), 0o644, libc::O_RDWR, USER).await.unwrap();
-    (entry.attr.ino, handle)
+    (entry.attr.ino, opened.handle)
 }
 
 /// A file with these bytes, closed.

@@ -20,7 +20,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, RenameFlags, Result, Seek, SetAttr, XattrSet,
+    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Seek,
+    SetAttr, XattrSet,
 };
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FopenFlags,
@@ -31,9 +32,9 @@ use fuser::{
 
 use super::convert::{ROOT_NODE, file_attr, file_type, no_attr, set_time};
 use super::requests::Requests;
-use super::session::{Caching, REQUEST_BYTES_MAX};
+use super::session::REQUEST_BYTES_MAX;
 use crate::exec::Executor;
-use crate::ops::{CopyRange, Filesystem, Write};
+use crate::ops::{Caching, CopyRange, DataCaching, Filesystem, Write};
 
 /// Generation of every inode: numbers are never used again.
 const GENERATION: Generation = Generation(0);
@@ -54,7 +55,7 @@ pub struct Adapter<F> {
 struct View<F> {
     fs: Arc<F>,
     root: Ino,
-    caching: Caching,
+    caching: bool,
 }
 
 impl<F> Clone for View<F> {
@@ -76,17 +77,28 @@ impl<F: Filesystem> View<F> {
         file_attr(attr, self.node(attr.ino))
     }
 
-    fn ttl(&self) -> Duration {
-        self.caching.ttl
+    fn caching_of(&self, ino: Ino) -> Caching {
+        if self.caching { self.fs.caching(ino) } else { Caching::NONE }
     }
 
-    fn open_flags(&self) -> FopenFlags {
-        if self.caching.data { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::FOPEN_DIRECT_IO }
+    /// Of a name.
+    fn entry_ttl(&self, attr: &Attr) -> Duration {
+        let caching = self.caching_of(attr.ino);
+        if attr.kind == Kind::Directory { caching.dentry_dir } else { caching.dentry }
+    }
+
+    fn open_flags(&self, ino: Ino, opened: &Opened) -> FopenFlags {
+        let caching = self.caching_of(ino);
+        match caching.data {
+            DataCaching::Not if !caching.direct_io_disable => FopenFlags::FOPEN_DIRECT_IO,
+            DataCaching::Kept if opened.keep_cache => FopenFlags::FOPEN_KEEP_CACHE,
+            _ => FopenFlags::empty(),
+        }
     }
 }
 
 impl<F: Filesystem> Adapter<F> {
-    pub fn new(fs: Arc<F>, executor: Executor, requests: Arc<Requests>, caching: Caching) -> Self {
+    pub fn new(fs: Arc<F>, executor: Executor, requests: Arc<Requests>, caching: bool) -> Self {
         let root = fs.root();
         Self { view: View { fs, root, caching }, executor, requests }
     }
@@ -112,7 +124,7 @@ impl<F: Filesystem> Adapter<F> {
         let view = self.view.clone();
         self.executor.spawn(async move {
             match call.await {
-                Ok(e) => reply.entry(&view.ttl(), &view.attr(&e.attr), GENERATION),
+                Ok(e) => reply.entry(&view.entry_ttl(&e.attr), &view.attr(&e.attr), GENERATION),
                 Err(e) => reply.error(errno(&e)),
             }
         });
@@ -122,7 +134,7 @@ impl<F: Filesystem> Adapter<F> {
         let view = self.view.clone();
         self.executor.spawn(async move {
             match call.await {
-                Ok(attr) => reply.attr(&view.ttl(), &view.attr(&attr)),
+                Ok(attr) => reply.attr(&view.caching_of(attr.ino).attr, &view.attr(&attr)),
                 Err(e) => reply.error(errno(&e)),
             }
         });
@@ -171,7 +183,7 @@ impl<F: Filesystem> Adapter<F> {
 /// What the kernel is asked for. Not asked for: WRITEBACK_CACHE, with which the kernel would acknowledge writes that
 /// were never seen here; AUTO_INVAL_DATA, which drops cached pages at each change of mtime: all changes pass here; ATOMIC_O_TRUNC,
 /// with which a program that runs is truncated by an open with O_RDONLY | O_TRUNC before the kernel answers ETXTBSY.
-fn wanted(caching: &Caching) -> InitFlags {
+fn wanted(caching: bool) -> InitFlags {
     let mut flags = InitFlags::FUSE_ASYNC_READ
         | InitFlags::FUSE_ASYNC_DIO
         | InitFlags::FUSE_BIG_WRITES
@@ -183,7 +195,7 @@ fn wanted(caching: &Caching) -> InitFlags {
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT
         | InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_READDIRPLUS_AUTO;
-    if caching.data {
+    if caching {
         flags |= InitFlags::FUSE_CACHE_SYMLINKS;
     } else {
         flags |= InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
@@ -200,7 +212,7 @@ fn errno(error: &Error) -> Errno {
 }
 
 fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
+    Caller::new(request.uid(), request.gid())
 }
 
 /// Whether set-id bits go when this caller truncates. fuser does not pass FATTR_KILL_SUIDGID on, by which the kernel says that the
@@ -215,7 +227,7 @@ fn owned(name: &OsStr) -> Vec<u8> {
 
 impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = wanted(&self.view.caching) & config.capabilities();
+        let wanted = wanted(self.view.caching) & config.capabilities();
         config.add_capabilities(wanted).map_err(|_| io::Error::other("capabilities changed"))?;
         // The nearest that the kernel allows is fine for each of these.
         let _ = config.set_max_write(REQUEST_BYTES_MAX);
@@ -232,10 +244,10 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let (view, parent, name) = (self.view.clone(), self.ino(parent), owned(name));
         self.executor.spawn(async move {
             match view.fs.lookup(parent, &name).await {
-                Ok(e) => reply.entry(&view.ttl(), &view.attr(&e.attr), GENERATION),
+                Ok(e) => reply.entry(&view.entry_ttl(&e.attr), &view.attr(&e.attr), GENERATION),
                 // Cached as absent.
-                Err(Error::NoEntry) if !view.ttl().is_zero() => {
-                    reply.entry(&view.ttl(), &no_attr(), GENERATION);
+                Err(Error::NoEntry) if !view.caching_of(parent).ndentry.is_zero() => {
+                    reply.entry(&view.caching_of(parent).ndentry, &no_attr(), GENERATION);
                 }
                 Err(e) => reply.error(errno(&e)),
             }
@@ -381,7 +393,9 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let (view, ino) = (self.view.clone(), self.ino(ino));
         self.executor.spawn(async move {
             match view.fs.open(ino, flags.0).await {
-                Ok(handle) => reply.opened(FileHandle(handle.0), view.open_flags()),
+                Ok(opened) => {
+                    reply.opened(FileHandle(opened.handle.0), view.open_flags(ino, &opened))
+                }
                 Err(e) => reply.error(errno(&e)),
             }
         });
@@ -402,12 +416,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let caller = caller(request);
         self.executor.spawn(async move {
             match view.fs.create(parent, &name, mode, flags, caller).await {
-                Ok((entry, handle)) => reply.created(
-                    &view.ttl(),
+                Ok((entry, opened)) => reply.created(
+                    &view.entry_ttl(&entry.attr),
                     &view.attr(&entry.attr),
                     GENERATION,
-                    FileHandle(handle.0),
-                    view.open_flags(),
+                    FileHandle(opened.handle.0),
+                    view.open_flags(entry.attr.ino, &opened),
                 ),
                 Err(e) => reply.error(errno(&e)),
             }
@@ -488,7 +502,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.requests.count(27); // OPENDIR
-        if self.view.caching.data {
+        if self.view.caching {
             // From then on the kernel opens directories itself and caches what they list, until it changes them.
             reply.error(Errno::ENOSYS);
         } else {
@@ -532,12 +546,13 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
             let listed = list(&view, ino, offset, true, |entry| {
                 let name = OsStr::from_bytes(&entry.name);
                 let node = view.node(entry.ino);
+                let ttl = entry.attr.as_ref().map_or(Duration::ZERO, |attr| view.entry_ttl(attr));
                 let attr = match &entry.attr {
                     Some(attr) => view.attr(attr),
                     // `.` and `..`: the kernel takes their number and kind, and does not count them.
                     None => FileAttr { ino: node, kind: file_type(entry.kind), ..no_attr() },
                 };
-                let full = reply.add(node, entry.cookie, name, &view.ttl(), &attr, GENERATION);
+                let full = reply.add(node, entry.cookie, name, &ttl, &attr, GENERATION);
                 if !full && entry.attr.is_some() {
                     view.fs.remember(entry.ino);
                 }
@@ -599,7 +614,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         self.requests.count(21); // SETXATTR
         let Some(set) = XattrSet::from_bits(flags) else { return reply.error(Errno::EINVAL) };
         let (fs, ino, name, value) = (self.fs(), self.ino(ino), owned(name), value.to_vec());
-        self.empty(reply, async move { fs.setxattr(ino, &name, &value, set).await });
+        self.empty(reply, async move { fs.setxattr(ino, &name, &value, set, false).await });
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

@@ -9,4 +9,4 @@ mod requests;
 mod session;
 
 pub use requests::Requests;
-pub use session::{Caching, FuseConfig, Mounted, Unmounted, Unmounter, detach};
+pub use session::{FuseConfig, Mounted, Unmounted, Unmounter, detach};

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use fuser::{MountOption, Session, SessionACL};
 
@@ -19,21 +18,6 @@ pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// How far the kernel reads ahead of a sequential reader.
 const READ_AHEAD_KIB: u32 = 2048;
 
-/// What the kernel may keep, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caching {
-    /// Of names (also of those that do not exist) and attributes.
-    pub ttl: Duration,
-    /// File data, listings and symlinks.
-    pub data: bool,
-}
-
-impl Caching {
-    /// Every change passes through this mount, so nothing that the kernel keeps grows old.
-    pub const ALL: Self = Self { ttl: Duration::from_secs(24 * 3600), data: true };
-    pub const NONE: Self = Self { ttl: Duration::ZERO, data: false };
-}
-
 #[derive(Clone, Debug)]
 pub struct FuseConfig {
     pub mountpoint: PathBuf,
@@ -43,7 +27,8 @@ pub struct FuseConfig {
     pub requests_max: usize,
     pub read_only: bool,
     pub flags: MountFlags,
-    pub caching: Caching,
+    /// Off: the kernel may keep nothing, whatever the filesystem says.
+    pub caching: bool,
 }
 
 /// A mounted filesystem whose requests nobody answers until [`Mounted::run`].

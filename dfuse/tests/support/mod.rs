@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use daos_client::Client;
 use dfs::{Dfs, MountOptions};
-use dfuse::fuse::{Caching, FuseConfig, Mounted, Unmounter};
+use dfuse::fuse::{FuseConfig, Mounted, Unmounter};
 use dfuse::ops::Filesystem;
 use dfuse::options::MountFlags;
 use futures_lite::future::block_on;
@@ -55,7 +55,7 @@ pub fn config(mountpoint: &Path) -> FuseConfig {
         requests_max: 64,
         read_only: false,
         flags: FLAGS,
-        caching: Caching::ALL,
+        caching: true,
     }
 }
 

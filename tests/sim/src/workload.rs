@@ -3,7 +3,7 @@
 use daos_xstream::Random;
 use dfs::{Caller, Dfs, Handle, Ino, RenameFlags, Result, SetAttr, XattrSet};
 
-const USER: Caller = Caller { uid: 0, gid: 0 };
+const USER: Caller = Caller::new(0, 0);
 
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -102,8 +102,8 @@ pub async fn apply_below(dfs: &Dfs, top: Ino, step: &Step) -> Result<()> {
         Step::Create(path) => {
             let (parent, name) = parent(path).await?;
             let flags = libc::O_RDWR | libc::O_EXCL;
-            let (entry, handle) = dfs.create(parent, name, 0o644, flags, USER).await?;
-            dfs.release(entry.attr.ino, handle).await
+            let (entry, opened) = dfs.create(parent, name, 0o644, flags, USER).await?;
+            dfs.release(entry.attr.ino, opened.handle).await
         }
         Step::Mkdir(path) => {
             let (parent, name) = parent(path).await?;
@@ -153,7 +153,7 @@ pub async fn apply_below(dfs: &Dfs, top: Ino, step: &Step) -> Result<()> {
         Step::Xattr(path, byte) => {
             let ino = resolve(path).await?;
             let value = vec![*byte; 100 + *byte as usize * 10];
-            dfs.setxattr(ino, b"user.x", &value, XattrSet::Any).await
+            dfs.setxattr(ino, b"user.x", &value, XattrSet::Any, false).await
         }
         Step::Chmod(path, mode) => {
             let ino = resolve(path).await?;

@@ -28,7 +28,7 @@ fn name(task: u64) -> Vec<u8> {
 }
 
 async fn directory(dfs: &Dfs, task: u64) -> Ino {
-    let owner = Caller { uid: 0, gid: 0 };
+    let owner = Caller::new(0, 0);
     dfs.mkdir(dfs.root(), &name(task), 0o755, owner).await.unwrap().attr.ino
 }
 

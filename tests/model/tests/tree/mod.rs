@@ -146,7 +146,7 @@ impl Pair {
         let (parent, name) = (self.directory(), self.name());
         let mode = self.random.below(0o10000) as u32;
         let (uid, gid) = (self.random.below(3) as u32, self.random.below(3) as u32);
-        let caller = Caller { uid, gid };
+        let caller = Caller::new(uid, gid);
         let at = self.ino(parent);
         let dfs = Arc::clone(&self.dfs);
         let (call, made, kind, target) = match self.random.below(6) {
@@ -168,8 +168,8 @@ impl Pair {
                 let flags = libc::O_RDWR | libc::O_EXCL;
                 let made = dfs.create(at, name, mode, flags, caller).await;
                 let made = match made {
-                    Ok((entry, handle)) => {
-                        dfs.release(entry.attr.ino, handle).await.map(|()| entry)
+                    Ok((entry, opened)) => {
+                        dfs.release(entry.attr.ino, opened.handle).await.map(|()| entry)
                     }
                     Err(error) => Err(error),
                 };
@@ -338,7 +338,7 @@ impl Pair {
         let value = self.random.bytes(len);
         let flags = self.random.pick(&[0, 0, libc::XATTR_CREATE, libc::XATTR_REPLACE]);
         let how = XattrSet::from_bits(flags).unwrap();
-        let ours = self.dfs.setxattr(self.ino(id), name.as_bytes(), &value, how).await;
+        let ours = self.dfs.setxattr(self.ino(id), name.as_bytes(), &value, how, false).await;
         let theirs = self.tree.set_xattr(id, name.as_bytes(), &value, flags);
         self.same("setxattr", &ours, &theirs);
     }
@@ -375,7 +375,7 @@ impl Pair {
         let id = self.kind(libc::S_IFREG);
         let ours = self.dfs.open(self.ino(id), libc::O_RDONLY).await;
         if self.same("open", &ours, &Ok(())) {
-            self.opens.push((id, ours.unwrap()));
+            self.opens.push((id, ours.unwrap().handle));
             self.tree.open(id);
         }
     }
