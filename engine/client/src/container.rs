@@ -10,7 +10,7 @@ use daos_types::rpc::{
 };
 use daos_types::{Akey, ContainerId, Dkey, Epoch, Error, ObjectId, Result};
 
-use crate::client::{Client, unexpected};
+use crate::client::{Client, LEADER, unexpected};
 use crate::merge;
 use crate::object::Object;
 use crate::pool::Pool;
@@ -241,6 +241,21 @@ impl Container {
 
     pub async fn query(&self) -> Result<ContainerUsage> {
         self.pool.container_query(&self.info.uuid.to_string()).await
+    }
+
+    /// Attributes are the business of people and mounts, not of targets: the first one keeps them.
+    pub async fn attributes(&self) -> Result<Vec<(String, String)>> {
+        let request = Request::ContainerAttributes { container: self.info.id };
+        match self.client().call(LEADER, request).await? {
+            Reply::Attributes(attributes) => Ok(attributes),
+            other => unexpected(&other),
+        }
+    }
+
+    /// Sets attributes, and deletes those without a value; all or none.
+    pub async fn set_attributes(&self, attributes: Vec<(String, Option<String>)>) -> Result<()> {
+        let request = Request::ContainerSetAttributes { container: self.info.id, attributes };
+        self.client().call(LEADER, request).await.map(drop)
     }
 
     /// A snapshot of now.

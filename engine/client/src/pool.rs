@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use daos_types::rpc::{ContainerInfo, ContainerUsage, PoolInfo, Reply, Request};
+use daos_types::rpc::{ContainerInfo, ContainerUsage, PoolInfo, Quota, Reply, Request};
 use daos_types::{ContainerId, Epoch, Error, Noun, PoolId, Result, check_label};
 use uuid::Uuid;
 
@@ -126,6 +126,23 @@ impl Pool {
             }
         }
         Ok(total.expect("a client has a target"))
+    }
+
+    /// Changes the label or the quota of the container with this label or UUID, or both.
+    pub async fn container_set_props(
+        &self,
+        name: &str,
+        label: Option<String>,
+        quota: Option<Quota>,
+    ) -> Result<()> {
+        let (pool, id) = (self.info.id, self.find(name).await?.id);
+        // One after the other: a label that is taken is refused by the first, before another target changes.
+        for target in (0..self.client.targets()).map(TargetIndex) {
+            let label = label.clone();
+            let request = Request::ContainerSetProps { pool, id, label, quota };
+            self.client.call(target, request).await?;
+        }
+        Ok(())
     }
 
     async fn find(&self, name: &str) -> Result<ContainerInfo> {

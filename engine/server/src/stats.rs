@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Latencies fall into buckets of powers of two microseconds; the last takes everything above 2^30 us (18 minutes).
 const BUCKETS: usize = 31;
 
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 19] = [
     "transact",
     "fetch",
     "list",
@@ -27,6 +27,9 @@ const KINDS: [&str; 16] = [
     "snapshot-list",
     "query",
     "check",
+    "container-set-props",
+    "container-set-attributes",
+    "container-attributes",
 ];
 
 /// Index of a request's kind in [`KINDS`].
@@ -48,6 +51,9 @@ pub(crate) fn kind(request: &Request) -> usize {
         Request::SnapshotList { .. } => 13,
         Request::Query => 14,
         Request::Check { .. } => 15,
+        Request::ContainerSetProps { .. } => 16,
+        Request::ContainerSetAttributes { .. } => 17,
+        Request::ContainerAttributes { .. } => 18,
     }
 }
 

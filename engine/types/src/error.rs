@@ -56,6 +56,7 @@ pub enum Noun {
     Pool,
     Container,
     Snapshot,
+    Attribute,
 }
 
 impl std::fmt::Display for Noun {
@@ -64,6 +65,7 @@ impl std::fmt::Display for Noun {
             Self::Pool => "pool",
             Self::Container => "container",
             Self::Snapshot => "snapshot",
+            Self::Attribute => "attribute",
         })
     }
 }

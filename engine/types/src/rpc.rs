@@ -31,6 +31,10 @@ pub const DATA_BYTES_MAX: usize = 4 << 20;
 pub const SINGLE_BYTES_MAX: usize = 256 << 10;
 /// Most conditions and ops in one transaction.
 pub const OPS_MAX: usize = 64;
+/// Most attributes of a container.
+pub const ATTRIBUTES_MAX: usize = 64;
+/// Longest value of a container's attribute.
+pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
 /// Arrays end here, inside one dkey.
 pub const ARRAY_OFFSET_MAX: u64 = 1 << 48;
 
@@ -72,6 +76,22 @@ pub enum Request {
         pool: PoolId,
         id: ContainerId,
     },
+    /// Change what a container is called and how much it may hold; `None` leaves a property as it is. Reply: `Done`.
+    ContainerSetProps {
+        pool: PoolId,
+        id: ContainerId,
+        label: Option<String>,
+        quota: Option<Quota>,
+    },
+    /// Set attributes, or delete those without a value, all or none of them. Reply: `Done`.
+    ContainerSetAttributes {
+        container: ContainerId,
+        attributes: Vec<(String, Option<String>)>,
+    },
+    /// Reply: `Attributes`.
+    ContainerAttributes {
+        container: ContainerId,
+    },
     /// A snapshot of now. Reply: `Snapshot`.
     SnapshotCreate {
         container: ContainerId,
@@ -97,7 +117,9 @@ pub enum Request {
 #[derive(Clone, Debug)]
 pub enum Reply {
     Done,
-    Transacted { epoch: Epoch },
+    Transacted {
+        epoch: Epoch,
+    },
     Fetched(Vec<Fetched>),
     Listed(Listed),
     Extents(Vec<ExtentInfo>),
@@ -105,6 +127,8 @@ pub enum Reply {
     Container(ContainerInfo),
     Containers(Vec<ContainerInfo>),
     ContainerUsage(ContainerUsage),
+    /// In the order of their names.
+    Attributes(Vec<(String, String)>),
     Snapshot(SnapshotInfo),
     Snapshots(Vec<SnapshotInfo>),
     Usage(TargetUsage),
@@ -375,6 +399,14 @@ pub struct ContainerUsage {
     /// Sum of the objects' `stored_bytes`.
     pub stored_bytes: u64,
     pub snapshots: u32,
+    pub quota: Quota,
+}
+
+/// What a container may hold on all targets together. 0: as much as there is room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    pub bytes: u64,
+    pub inodes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

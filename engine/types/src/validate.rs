@@ -5,8 +5,9 @@
 //! Rules that need to know what is stored (one kind of value per akey, overflow of `Add`): the target's.
 
 use crate::rpc::{
-    ARRAY_OFFSET_MAX, Condition, Cursor, DATA_BYTES_MAX, Extents, Fetch, FetchPart, KeyRef, List,
-    ListWhat, OPS_MAX, Op, Request, SINGLE_BYTES_MAX, Transact,
+    ARRAY_OFFSET_MAX, ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, Condition, Cursor, DATA_BYTES_MAX,
+    Extents, Fetch, FetchPart, KeyRef, List, ListWhat, OPS_MAX, Op, Request, SINGLE_BYTES_MAX,
+    Transact,
 };
 use crate::{Akey, Dkey, Error, KEY_BYTES_MAX, ObjectId, ObjectType, Result};
 
@@ -23,6 +24,8 @@ impl Request {
             Self::Extents(extents) => check_extents(extents),
             Self::PoolCreate { label, .. } => check_label(label),
             Self::ContainerCreate { info, .. } => check_label(&info.label),
+            Self::ContainerSetProps { label: Some(label), .. } => check_label(label),
+            Self::ContainerSetAttributes { attributes, .. } => check_attributes(attributes),
             Self::SnapshotCreate { name: Some(name), .. } => check_label(name),
             _ => Ok(()),
         }
@@ -34,6 +37,17 @@ pub fn check_label(label: &str) -> Result<()> {
     let fits = (1..=LABEL_BYTES_MAX).contains(&label.len());
     let clean = label.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
     ensure(fits && clean, "a label is 1 to 127 letters, digits, '.', '_', ':' or '-'")
+}
+
+fn check_attributes(attributes: &[(String, Option<String>)]) -> Result<()> {
+    bound("number of attributes", attributes.len(), ATTRIBUTES_MAX)?;
+    for (name, value) in attributes {
+        check_label(name).map_err(|_| {
+            Error::Invalid("an attribute's name is 1 to 127 letters, digits, '.', '_', ':' or '-'")
+        })?;
+        bound("attribute's value", value.as_ref().map_or(0, String::len), ATTRIBUTE_BYTES_MAX)?;
+    }
+    Ok(())
 }
 
 fn check_transact(transact: &Transact) -> Result<()> {

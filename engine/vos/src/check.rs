@@ -235,7 +235,9 @@ impl<'v> Audit<'v> {
                     Some(record) => drop(audit.containers.insert(id, record)),
                     None => audit.find(format!("container {}: its record cannot be read", id.0)),
                 }
-            } else if key.len() != 11 {
+            } else if !matches!(*key, [_, _, 1, ref epoch @ ..] if epoch.len() == 8)
+                && !matches!(*key, [_, _, 2, _, ..])
+            {
                 audit.find(format!("container table: strange key {key:02x?}"));
             }
             Ok(())

@@ -4,13 +4,15 @@
 //! The container table; FORMAT.md, "Container table":
 //! ```text
 //! number (2, big-endian) 00              -> pool (16) uuid (16) created (8) objects (8) stored bytes (8)
-//!                                           newest snapshot (8) history root (4) flags (1) label
+//!                                           newest snapshot (8) history root (4) flags (1)
+//!                                           with a quota: bytes (8) inodes (8); label
 //! number (2, big-endian) 01 epoch (8, big-endian) -> has a name (1), name          a snapshot
+//! number (2, big-endian) 02 name         -> value                                        an attribute
 //! ```
 
 use std::ops::ControlFlow;
 
-use daos_types::rpc::{ContainerInfo, ContainerUsage, Reply};
+use daos_types::rpc::{ContainerInfo, ContainerUsage, Quota, Reply};
 use daos_types::{ContainerId, Epoch, Error, Noun, PoolId, Result};
 use uuid::Uuid;
 
@@ -26,8 +28,10 @@ use crate::vos::Vos;
 const RECORD: u8 = 0;
 const SNAPSHOT: u8 = 1;
 const COUNTERS_AT: usize = 40;
-const LABEL_AT: usize = 69;
+const FLAGS_AT: usize = 68;
+const QUOTA_AT: usize = 69;
 const SWEEP_DUE: u8 = 1;
+const HAS_QUOTA: u8 = 2;
 /// Most snapshots of a container: their records go in the transaction that destroys it.
 pub(crate) const SNAPSHOTS_MAX: usize = 256;
 
@@ -45,6 +49,7 @@ pub(crate) struct ContainerRecord {
     pub history: Option<Tree>,
     /// The history holds records that no snapshot can see.
     pub sweep_due: bool,
+    pub quota: Quota,
     pub label: String,
 }
 
@@ -53,6 +58,14 @@ impl ContainerRecord {
         let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let uuid = |at: usize| Some(Uuid::from_bytes(bytes.get(at..at + 16)?.try_into().ok()?));
         let root = u32::from_le_bytes(bytes.get(64..68)?.try_into().ok()?);
+        let flags = *bytes.get(FLAGS_AT)?;
+        let (quota, label_at) = match flags & HAS_QUOTA {
+            0 => (Quota::default(), QUOTA_AT),
+            _ => {
+                let (bytes, inodes) = (number(QUOTA_AT)?, number(QUOTA_AT + 8)?);
+                (Quota { bytes, inodes }, QUOTA_AT + 16)
+            }
+        };
         Some(Self {
             pool: PoolId(uuid(0)?),
             uuid: uuid(16)?,
@@ -61,13 +74,14 @@ impl ContainerRecord {
             stored_bytes: number(COUNTERS_AT + 8)?,
             newest_snapshot: Epoch(number(56)?),
             history: (root != 0).then_some(Tree { root: BucketId(root) }),
-            sweep_due: bytes.get(68)? & SWEEP_DUE != 0,
-            label: String::from_utf8(bytes.get(LABEL_AT..)?.to_vec()).ok()?,
+            sweep_due: flags & SWEEP_DUE != 0,
+            quota,
+            label: String::from_utf8(bytes.get(label_at..)?.to_vec()).ok()?,
         })
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(LABEL_AT + self.label.len());
+        let mut out = Vec::with_capacity(QUOTA_AT + 16 + self.label.len());
         out.extend_from_slice(self.pool.0.as_bytes());
         out.extend_from_slice(self.uuid.as_bytes());
         out.extend_from_slice(&self.created.0.to_le_bytes());
@@ -76,7 +90,13 @@ impl ContainerRecord {
         out.extend_from_slice(&self.newest_snapshot.0.to_le_bytes());
         let root = self.history.map_or(0, |tree| tree.root.0);
         out.extend_from_slice(&root.to_le_bytes());
-        out.push(if self.sweep_due { SWEEP_DUE } else { 0 });
+        let has_quota = self.quota != Quota::default();
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        out.push(flag(self.sweep_due, SWEEP_DUE) | flag(has_quota, HAS_QUOTA));
+        if has_quota {
+            out.extend_from_slice(&self.quota.bytes.to_le_bytes());
+            out.extend_from_slice(&self.quota.inodes.to_le_bytes());
+        }
         out.extend_from_slice(self.label.as_bytes());
         out
     }
@@ -163,7 +183,7 @@ impl Roots {
         if strange { Err(STRANGE.into()) } else { Ok(found) }
     }
 
-    fn container_in<P: Pages + ?Sized>(
+    pub fn container_in<P: Pages + ?Sized>(
         &self,
         pages: &P,
         pool: PoolId,
@@ -224,6 +244,7 @@ impl Vos {
             newest_snapshot: Epoch::ZERO,
             history: None,
             sweep_due: false,
+            quota: Quota::default(),
             label: info.label.clone(),
         };
         roots.put_container(tx, id, &record)?;
@@ -238,6 +259,7 @@ impl Vos {
             let snapshots =
                 containers.edit(tx).remove_prefix(&snapshots_prefix(id), SNAPSHOTS_MAX + 1)?;
             assert!(snapshots.len() <= SNAPSHOTS_MAX, "a container has at most {SNAPSHOTS_MAX}");
+            self.roots.remove_attributes(tx, id)?;
             if let Some(history) = record.history {
                 self.roots.reclaim.add_trees(tx, Contents::History, &[history])?;
             }
@@ -266,8 +288,9 @@ impl Vos {
         let query = |pages: &crate::store::View<'_>| {
             let record = self.roots.container_in(pages, pool, id)?;
             let snapshots = self.roots.snapshots(pages, id)?.len() as u32;
-            let (objects, stored_bytes) = (record.objects, record.stored_bytes);
-            Ok(ContainerUsage { info: record.info(id), objects, stored_bytes, snapshots })
+            let (objects, stored_bytes, quota) =
+                (record.objects, record.stored_bytes, record.quota);
+            Ok(ContainerUsage { info: record.info(id), objects, stored_bytes, snapshots, quota })
         };
         let (usage, lsn) = self.store.view(query).await?;
         self.store.acknowledged(lsn).await?;
@@ -290,11 +313,17 @@ mod tests {
             newest_snapshot: Epoch(6),
             history: Some(Tree { root: BucketId(7) }),
             sweep_due: true,
+            quota: Quota::default(),
             label: "home".into(),
         };
         let bytes = record.encode();
-        assert_eq!(bytes.len(), LABEL_AT + 4);
-        assert_eq!(ContainerRecord::decode(&bytes), Some(record));
-        assert_eq!(ContainerRecord::decode(&bytes[..LABEL_AT - 1]), None);
+        assert_eq!(bytes.len(), QUOTA_AT + 4);
+        assert_eq!(ContainerRecord::decode(&bytes).as_ref(), Some(&record));
+        assert_eq!(ContainerRecord::decode(&bytes[..QUOTA_AT - 1]), None);
+        let limited = ContainerRecord { quota: Quota { bytes: 8, inodes: 9 }, ..record };
+        let bytes = limited.encode();
+        assert_eq!(bytes.len(), QUOTA_AT + 16 + 4);
+        assert_eq!(ContainerRecord::decode(&bytes), Some(limited));
+        assert_eq!(ContainerRecord::decode(&bytes[..QUOTA_AT + 15]), None);
     }
 }

@@ -31,6 +31,7 @@ mod pieces;
 mod plan;
 mod pool;
 mod prepare;
+mod props;
 mod punch;
 pub mod reclaim;
 mod record;

@@ -100,6 +100,15 @@ impl Vos {
             Request::ContainerDestroy { pool, id } => self.container_destroy(pool, id).await,
             Request::ContainerList { pool } => self.container_list(pool).await,
             Request::ContainerQuery { pool, id } => self.container_query(pool, id).await,
+            Request::ContainerSetProps { pool, id, label, quota } => {
+                self.container_set_props(pool, id, label, quota).await
+            }
+            Request::ContainerSetAttributes { container, attributes } => {
+                self.container_set_attributes(container, attributes).await
+            }
+            Request::ContainerAttributes { container } => {
+                self.container_attributes(container).await
+            }
             Request::SnapshotCreate { container, name } => {
                 self.snapshot_create(container, name).await
             }

@@ -18,7 +18,8 @@ pub(super) const SLOT_BYTES: usize = 4096;
 /// What the device writes whole or not at all; the header fits.
 const SECTOR_BYTES: usize = 512;
 const MAGIC: u32 = u32::from_le_bytes(*b"dCKP");
-const VERSION: u32 = 1;
+/// 2: containers may have a quota and attributes. A store of version 1 has none and is read all the same.
+const VERSION: u32 = 2;
 const AT_CSUM: usize = 4;
 const AT_COVERED: usize = 8;
 
@@ -78,7 +79,7 @@ impl Header {
         let valid = get_u32(bytes, 0) == MAGIC
             && get_u32(bytes, AT_CSUM) == csum.0
             && get_store(bytes, 8) == store
-            && get_u32(bytes, 24) == VERSION;
+            && (1..=VERSION).contains(&get_u32(bytes, 24));
         let header = Self {
             store,
             generation: field(0),
@@ -130,5 +131,18 @@ mod tests {
         assert_eq!(Header::newest([&torn, &older], store), Some(header(1)));
         assert_eq!(Header::newest([&torn, &vec![0; SLOT_BYTES]], store), None);
         assert_eq!(Header::decode(&newer, StoreId(uuid::Uuid::from_u128(2))), None);
+    }
+
+    #[test]
+    fn older_versions_are_read_and_newer_ones_are_not() {
+        let of_version = |version: u32| {
+            let mut bytes = header(1).encode();
+            put_u32(&mut bytes, 24, version);
+            let csum = crc32c(&bytes[AT_COVERED..SECTOR_BYTES]);
+            put_u32(&mut bytes, AT_CSUM, csum.0);
+            Header::decode(&bytes, header(1).store)
+        };
+        assert_eq!(of_version(1), Some(header(1)));
+        assert_eq!(of_version(VERSION + 1), None);
     }
 }

@@ -17,8 +17,8 @@ mod view;
 use std::collections::BTreeMap;
 
 use daos_types::rpc::{
-    CheckReport, ContainerInfo, ContainerUsage, Fetch, PoolInfo, Reply, Request, SnapshotInfo,
-    TargetUsage, Transact,
+    ATTRIBUTES_MAX, CheckReport, ContainerInfo, ContainerUsage, Fetch, PoolInfo, Quota, Reply,
+    Request, SnapshotInfo, TargetUsage, Transact,
 };
 use daos_types::{ContainerId, Epoch, Error, Noun, PoolId, Result};
 
@@ -38,6 +38,8 @@ pub struct ModelTarget {
 struct Container {
     pool: PoolId,
     info: ContainerInfo,
+    quota: Quota,
+    attributes: BTreeMap<String, String>,
     newest: View,
     snapshots: BTreeMap<Epoch, (Option<String>, View)>,
 }
@@ -85,6 +87,16 @@ impl ModelTarget {
             Request::ContainerList { pool } => self.container_list(pool),
             Request::ContainerQuery { pool, id } => {
                 Ok(Reply::ContainerUsage(self.container_in(pool, id)?.usage()))
+            }
+            Request::ContainerSetProps { pool, id, label, quota } => {
+                self.set_props(pool, id, label, quota)
+            }
+            Request::ContainerSetAttributes { container, attributes } => {
+                self.set_attributes(container, attributes)
+            }
+            Request::ContainerAttributes { container } => {
+                let attributes = self.container(container)?.attributes.clone();
+                Ok(Reply::Attributes(attributes.into_iter().collect()))
             }
             Request::SnapshotCreate { container, name } => self.snapshot_create(container, name),
             Request::SnapshotDestroy { container, epoch } => {
@@ -141,9 +153,59 @@ impl ModelTarget {
         self.last_container = self.last_container.max(info.id.0);
         info.created = self.next_epoch();
         let snapshots = BTreeMap::new();
-        let container = Container { pool, info: info.clone(), newest: View::default(), snapshots };
+        let container = Container {
+            pool,
+            info: info.clone(),
+            quota: Quota::default(),
+            attributes: BTreeMap::new(),
+            newest: View::default(),
+            snapshots,
+        };
         self.containers.insert(info.id, container);
         Ok(Reply::Container(info))
+    }
+
+    fn set_props(
+        &mut self,
+        pool: PoolId,
+        id: ContainerId,
+        label: Option<String>,
+        quota: Option<Quota>,
+    ) -> Result<Reply> {
+        self.container_in(pool, id)?;
+        let others = self.containers.values().filter(|there| there.pool == pool);
+        if others
+            .clone()
+            .any(|there| there.info.id != id && label.as_ref() == Some(&there.info.label))
+        {
+            return Err(Error::Exists(Noun::Container));
+        }
+        let container = self.container_mut(id)?;
+        container.info.label = label.unwrap_or_else(|| container.info.label.clone());
+        container.quota = quota.unwrap_or(container.quota);
+        Ok(Reply::Done)
+    }
+
+    fn set_attributes(
+        &mut self,
+        id: ContainerId,
+        changes: Vec<(String, Option<String>)>,
+    ) -> Result<Reply> {
+        let container = self.container_mut(id)?;
+        let mut attributes = container.attributes.clone();
+        for (name, value) in changes {
+            match value {
+                Some(value) => drop(attributes.insert(name, value)),
+                None if attributes.remove(&name).is_some() => {}
+                None => return Err(Error::NonExistent(Noun::Attribute)),
+            }
+        }
+        if attributes.len() > ATTRIBUTES_MAX {
+            let max = ATTRIBUTES_MAX as u64;
+            return Err(Error::TooLarge { what: "number of attributes", max });
+        }
+        container.attributes = attributes;
+        Ok(Reply::Done)
     }
 
     fn container_list(&self, pool: PoolId) -> Result<Reply> {
@@ -219,6 +281,7 @@ impl Container {
             objects: self.newest.records.len() as u64,
             stored_bytes: values.map(view::Stored::stored_bytes).sum(),
             snapshots: self.snapshots.len() as u32,
+            quota: self.quota,
         }
     }
 }

@@ -1,0 +1,255 @@
+//! What people say about a container: its properties (label, quota), which are in its record, and attributes, which the
+//! store only keeps.
+
+use std::ops::ControlFlow;
+
+use daos_types::rpc::{ATTRIBUTES_MAX, Quota, Reply};
+use daos_types::{ContainerId, Error, Noun, PoolId, Result};
+
+use crate::kv::{Kv, KvMut};
+use crate::pages::{Abort, Pages, PagesMut};
+use crate::roots::Roots;
+use crate::store::{Tx, TxOptions, View};
+use crate::vos::Vos;
+
+const ATTRIBUTE: u8 = 2;
+
+fn prefix(id: ContainerId) -> [u8; 3] {
+    let [high, low] = id.0.to_be_bytes();
+    [high, low, ATTRIBUTE]
+}
+
+fn key(id: ContainerId, name: &str) -> Vec<u8> {
+    [&prefix(id), name.as_bytes()].concat()
+}
+
+impl Roots {
+    fn attributes<P: Pages + ?Sized>(
+        &self,
+        pages: &P,
+        id: ContainerId,
+    ) -> Result<Vec<(String, String)>, Abort> {
+        let prefix = prefix(id);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut found = Vec::new();
+        self.containers.view(pages).scan(&prefix, &mut |key, value| {
+            let Some(name) = key.strip_prefix(&prefix) else { return ControlFlow::Break(()) };
+            found.push((text(name), text(value)));
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// Of a container that is being destroyed.
+    pub fn remove_attributes<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        id: ContainerId,
+    ) -> Result<(), Abort> {
+        let removed = self.containers.edit(pages).remove_prefix(&prefix(id), ATTRIBUTES_MAX + 1)?;
+        assert!(removed.len() <= ATTRIBUTES_MAX, "a container has at most {ATTRIBUTES_MAX}");
+        Ok(())
+    }
+
+    fn set_props(
+        &self,
+        tx: &mut Tx<'_>,
+        (pool, id): (PoolId, ContainerId),
+        label: Option<&str>,
+        quota: Option<Quota>,
+    ) -> Result<(), Abort> {
+        let mut record = self.container_in(tx, pool, id)?;
+        if let Some(label) = label {
+            let all = self.all_containers(tx)?;
+            if all.iter().any(|(i, r)| *i != id && r.pool == pool && r.label == label) {
+                return Err(Error::Exists(Noun::Container).into());
+            }
+            record.label = label.to_owned();
+        }
+        record.quota = quota.unwrap_or(record.quota);
+        self.put_container(tx, id, &record)
+    }
+
+    fn set_attributes(
+        &self,
+        tx: &mut Tx<'_>,
+        id: ContainerId,
+        attributes: &[(String, Option<String>)],
+    ) -> Result<(), Abort> {
+        self.container(tx, id)?;
+        for (name, value) in attributes {
+            match value {
+                Some(value) => self.containers.put(tx, &key(id, name), value.as_bytes())?,
+                None if self.containers.remove(tx, &key(id, name))? => {}
+                None => return Err(Error::NonExistent(Noun::Attribute).into()),
+            }
+        }
+        if self.attributes(tx, id)?.len() > ATTRIBUTES_MAX {
+            let max = ATTRIBUTES_MAX as u64;
+            return Err(Error::TooLarge { what: "number of attributes", max }.into());
+        }
+        Ok(())
+    }
+}
+
+impl Vos {
+    pub(crate) async fn container_set_props(
+        &self,
+        pool: PoolId,
+        id: ContainerId,
+        label: Option<String>,
+        quota: Option<Quota>,
+    ) -> Result<Reply> {
+        let set = |tx: &mut Tx<'_>| self.roots.set_props(tx, (pool, id), label.as_deref(), quota);
+        // A full store is when a quota is most wanted.
+        let options = TxOptions { use_reserve: true, ..TxOptions::default() };
+        let done = self.store.transact(options, set).await?;
+        self.store.acknowledged(done.lsn).await?;
+        Ok(Reply::Done)
+    }
+
+    pub(crate) async fn container_set_attributes(
+        &self,
+        id: ContainerId,
+        attributes: Vec<(String, Option<String>)>,
+    ) -> Result<Reply> {
+        let set = |tx: &mut Tx<'_>| self.roots.set_attributes(tx, id, &attributes);
+        let done = self.store.transact(TxOptions::default(), set).await?;
+        self.store.acknowledged(done.lsn).await?;
+        Ok(Reply::Done)
+    }
+
+    pub(crate) async fn container_attributes(&self, id: ContainerId) -> Result<Reply> {
+        let list = |pages: &View<'_>| {
+            self.roots.container(pages, id)?;
+            self.roots.attributes(pages, id)
+        };
+        let (attributes, lsn) = self.store.view(list).await?;
+        self.store.acknowledged(lsn).await?;
+        Ok(Reply::Attributes(attributes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use daos_media::MemDevice;
+    use daos_types::rpc::{ATTRIBUTE_BYTES_MAX, ContainerInfo, ContainerUsage, Request};
+    use daos_types::{Epoch, StoreId, TargetId};
+    use daos_xstream::{Handle, sim};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::{FormatOptions, OpenOptions, Store, Sync};
+    use crate::vos::VosOptions;
+
+    const POOL: PoolId = PoolId(Uuid::from_u128(2));
+    const ID: ContainerId = ContainerId(1);
+
+    async fn open(device: &Rc<MemDevice>, handle: &Handle) -> Rc<Vos> {
+        let options = OpenOptions {
+            target: TargetId(0),
+            memory_buckets: 64,
+            sync: Sync::Posix,
+            read_only: false,
+        };
+        let store = Store::open(device.clone(), handle.clone(), options).await.unwrap();
+        Vos::open(store, handle.clone(), VosOptions::default()).await.unwrap()
+    }
+
+    async fn fixture(handle: &Handle) -> (Rc<MemDevice>, Rc<Vos>) {
+        let device = MemDevice::new(64 << 20);
+        let options = FormatOptions { store: StoreId(Uuid::from_u128(1)), wal_bytes: None };
+        Store::format(device.clone(), handle.clone(), options).await.unwrap();
+        let vos = open(&device, handle).await;
+        vos.handle(Request::PoolCreate { id: POOL, label: "p".into() }).await.unwrap();
+        for label in ["a", "b"] {
+            let (id, uuid, label) = (ContainerId(0), Uuid::new_v4(), label.into());
+            let info = ContainerInfo { id, uuid, label, created: Epoch::ZERO };
+            vos.handle(Request::ContainerCreate { pool: POOL, info }).await.unwrap();
+        }
+        (device, vos)
+    }
+
+    async fn usage(vos: &Vos) -> ContainerUsage {
+        match vos.handle(Request::ContainerQuery { pool: POOL, id: ID }).await.unwrap() {
+            Reply::ContainerUsage(usage) => usage,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn attributes(vos: &Vos) -> Vec<(String, String)> {
+        match vos.handle(Request::ContainerAttributes { container: ID }).await.unwrap() {
+            Reply::Attributes(attributes) => attributes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn set(vos: &Vos, attributes: Vec<(String, Option<String>)>) -> Result<Reply> {
+        vos.handle(Request::ContainerSetAttributes { container: ID, attributes }).await
+    }
+
+    async fn is_sound(vos: &Vos) {
+        match vos.handle(Request::Check { repair: false }).await.unwrap() {
+            Reply::Checked(report) => assert_eq!(report.findings, Vec::<String>::new()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn properties_outlive_the_process_and_leave_each_other_alone() {
+        sim::run(1, |handle| async move {
+            let (device, vos) = fixture(&handle).await;
+            let change = |label: Option<&str>, quota| Request::ContainerSetProps {
+                pool: POOL,
+                id: ID,
+                label: label.map(str::to_owned),
+                quota,
+            };
+            assert_eq!(usage(&vos).await.quota, Quota::default());
+            let quota = Quota { bytes: 10 << 30, inodes: 100_000 };
+            vos.handle(change(None, Some(quota))).await.unwrap();
+            vos.handle(change(Some("renamed"), None)).await.unwrap();
+            let taken = vos.handle(change(Some("b"), Some(Quota::default()))).await;
+            assert_eq!(taken.unwrap_err(), Error::Exists(Noun::Container));
+            // No clean end: what was answered is in the WAL.
+            drop(vos);
+            let vos = open(&device, &handle).await;
+            let found = usage(&vos).await;
+            assert_eq!((found.info.label.as_str(), found.quota), ("renamed", quota));
+            vos.handle(change(None, Some(Quota::default()))).await.unwrap();
+            assert_eq!(usage(&vos).await.quota, Quota::default());
+            is_sound(&vos).await;
+        });
+    }
+
+    #[test]
+    fn attributes_outlive_the_process_and_go_with_their_container() {
+        sim::run(1, |handle| async move {
+            let (device, vos) = fixture(&handle).await;
+            let all: Vec<_> = (0..ATTRIBUTES_MAX)
+                .map(|n| (format!("name-{n:02}"), Some("v".repeat(ATTRIBUTE_BYTES_MAX - n))))
+                .collect();
+            set(&vos, all.clone()).await.unwrap();
+            let more = set(&vos, vec![("one.more".into(), Some("x".into()))]).await;
+            assert!(matches!(more, Err(Error::TooLarge { .. })), "{more:?}");
+            let half = vec![("name-00".into(), None), ("none".into(), None)];
+            let refused = set(&vos, half).await;
+            assert_eq!(refused.unwrap_err(), Error::NonExistent(Noun::Attribute));
+            drop(vos);
+            let vos = open(&device, &handle).await;
+            let found = attributes(&vos).await;
+            let expected: Vec<_> = all.into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
+            assert_eq!(found, expected, "a change with a mistake in it changes nothing");
+            let change = vec![("name-00".into(), None), ("name-01".into(), Some(String::new()))];
+            set(&vos, change).await.unwrap();
+            let found = attributes(&vos).await;
+            assert_eq!(found.len(), ATTRIBUTES_MAX - 1);
+            assert_eq!(found[0], ("name-01".into(), String::new()));
+            is_sound(&vos).await;
+            vos.handle(Request::ContainerDestroy { pool: POOL, id: ID }).await.unwrap();
+            is_sound(&vos).await;
+        });
+    }
+}
