@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::merge;
 use crate::pool::Pool;
 use crate::route::TargetIndex;
+use crate::scrub::Scrub;
 
 /// A way to every target. Clones share it.
 #[derive(Clone, Debug)]
@@ -94,6 +95,12 @@ impl Client {
         };
         let replies = self.call_each(Request::Check { repair }).await?;
         Ok(merge::reports(replies.into_iter().map(report).collect::<Result<_>>()?))
+    }
+
+    /// Begins to read and verify everything that is stored.
+    #[must_use]
+    pub fn scrub(&self) -> Scrub {
+        Scrub::new(self.clone())
     }
 
     pub(crate) async fn call(&self, target: TargetIndex, request: Request) -> Result<Reply> {

@@ -16,6 +16,7 @@ mod merge;
 mod object;
 mod pool;
 mod route;
+mod scrub;
 mod transaction;
 
 pub use client::Client;
@@ -23,7 +24,5 @@ pub use container::{Container, Page};
 pub use object::Object;
 pub use pool::Pool;
 pub use route::{TargetIndex, target_of};
+pub use scrub::Scrub;
 pub use transaction::Transaction;
-
-/// A scope in which a thread runs sleeping targets of its own process itself, where it would have to wake them.
-pub use daos_xstream::Guest;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Latencies fall into buckets of powers of two microseconds; the last takes everything above 2^30 us (18 minutes).
 const BUCKETS: usize = 31;
 
-const KINDS: [&str; 19] = [
+const KINDS: [&str; 20] = [
     "transact",
     "fetch",
     "list",
@@ -30,6 +30,7 @@ const KINDS: [&str; 19] = [
     "container-set-props",
     "container-set-attributes",
     "container-attributes",
+    "scrub",
 ];
 
 /// Index of a request's kind in [`KINDS`].
@@ -54,6 +55,7 @@ pub(crate) fn kind(request: &Request) -> usize {
         Request::ContainerSetProps { .. } => 16,
         Request::ContainerSetAttributes { .. } => 17,
         Request::ContainerAttributes { .. } => 18,
+        Request::Scrub(_) => 19,
     }
 }
 

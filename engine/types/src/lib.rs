@@ -7,6 +7,7 @@
 mod csum;
 mod epoch;
 mod error;
+mod flip;
 mod id;
 mod key;
 pub mod rpc;
@@ -16,6 +17,7 @@ mod validate;
 pub use csum::{Csum, crc32c};
 pub use epoch::Epoch;
 pub use error::{Damage, Error, Noun, Place, Result};
+pub use flip::{Flip, flipped_bit};
 pub use id::{ContainerId, ObjectClass, ObjectId, ObjectType, PoolId, StoreId, TargetId};
 pub use key::{Akey, Dkey, KEY_BYTES_MAX};
 pub use size::ByteSize;

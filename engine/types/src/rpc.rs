@@ -111,6 +111,8 @@ pub enum Request {
     Check {
         repair: bool,
     },
+    /// Read and verify some more of what is stored, while it is in use. Reply: `Scrubbed`.
+    Scrub(Scrub),
 }
 
 /// Answers, one for each request.
@@ -133,6 +135,7 @@ pub enum Reply {
     Snapshots(Vec<SnapshotInfo>),
     Usage(TargetUsage),
     Checked(CheckReport),
+    Scrubbed(Scrubbed),
 }
 
 #[derive(Clone, Debug)]
@@ -440,4 +443,55 @@ pub struct CheckReport {
     pub blocks: u64,
     /// One sentence each; empty when the store is sound.
     pub findings: Vec<String>,
+}
+
+/// One step of a scrub.
+#[derive(Clone, Debug, Default)]
+pub struct Scrub {
+    /// [`Scrubbed::next`] of the step before; empty at the start.
+    pub after: Bytes,
+    /// The step ends when it has read so much.
+    pub bytes_max: u64,
+}
+
+/// What a step of a scrub did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Where the next step goes on; `None`: everything was read.
+    pub next: Option<Bytes>,
+    /// Bytes that were read and verified.
+    pub bytes: u64,
+    pub findings: Vec<Finding>,
+}
+
+/// Damage, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was read: "data", "a bucket of the object table".
+    pub what: String,
+    pub container: Option<crate::ContainerId>,
+    pub object: Option<ObjectId>,
+    /// Hidden by newer changes: only snapshots before this epoch see it.
+    pub until: Option<Epoch>,
+    /// What is damaged where; `None`: the checksum is right and the content is not.
+    pub damage: Option<crate::Damage>,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.what)?;
+        if let Some(container) = self.container {
+            write!(f, ", container {}", container.0)?;
+        }
+        if let Some(object) = self.object {
+            write!(f, ", object {object}")?;
+        }
+        if self.until.is_some() {
+            write!(f, " (in snapshots only)")?;
+        }
+        match &self.damage {
+            Some(damage) => write!(f, ": {damage}"),
+            None => write!(f, ": its content makes no sense"),
+        }
+    }
 }

@@ -36,6 +36,7 @@ mod punch;
 pub mod reclaim;
 mod record;
 mod roots;
+mod scrub;
 mod snapshot;
 mod store;
 #[cfg(test)]

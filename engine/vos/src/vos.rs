@@ -118,6 +118,7 @@ impl Vos {
             Request::SnapshotList { container } => self.snapshot_list(container).await,
             Request::Query => Ok(Reply::Usage(self.usage())),
             Request::Check { repair } => self.check(repair).await.map(Reply::Checked),
+            Request::Scrub(scrub) => self.scrub(&scrub).await.map(Reply::Scrubbed),
         }
     }
 

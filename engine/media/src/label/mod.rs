@@ -69,10 +69,20 @@ pub enum LabelError {
 #[derive(Clone, Debug)]
 pub struct Read {
     pub label: Label,
-    /// The byte address of a copy that is damaged or out of date; [`repair`] rewrites it.
-    pub bad_copy: Option<u64>,
+    /// A copy that is damaged or out of date; [`repair`] rewrites it.
+    pub bad_copy: Option<BadCopy>,
     /// The store uses features that may be read but not changed by this program.
     pub read_only: bool,
+}
+
+/// A copy of the label that is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadCopy {
+    /// Byte address on the device.
+    pub address: u64,
+    /// The checksum in it, and that of what is there; equal if the copy is out of date only.
+    pub expected: Csum,
+    pub found: Csum,
 }
 
 /// Reads and verifies the label of a store that is ready.
@@ -96,6 +106,10 @@ pub async fn read(device: &dyn Device) -> Result<Read, LabelError> {
         return Err(LabelError::Features { features: label.unknown_incompat() });
     }
     let read_only = label.unknown_ro_compat() != 0;
+    let bad_copy = bad_copy.map(|address| {
+        let (expected, found) = copies[usize::from(address != COPIES[0])].sums();
+        BadCopy { address, expected, found }
+    });
     Ok(Read { label, bad_copy, read_only })
 }
 
@@ -273,7 +287,9 @@ mod tests {
                 let written = format(&*device).await.unwrap();
                 device.rot(copy + 100, 1).await.unwrap();
                 let found = read(&*device).await.unwrap();
-                assert_eq!((&found.label, found.bad_copy), (&written, Some(copy)));
+                let bad = found.bad_copy.unwrap();
+                assert_eq!((&found.label, bad.address), (&written, copy));
+                assert_ne!(bad.expected, bad.found);
                 repair(&*device, &found.label).await.unwrap();
                 assert_eq!(read(&*device).await.unwrap().bad_copy, None);
                 device.rot(100, 1).await.unwrap();
@@ -291,7 +307,8 @@ mod tests {
             format(&*device).await.unwrap();
             let second = device.read(IoBuf::zeroed(4096), COPIES[1], How::Buffered).await.unwrap();
             device.write(second.into_bytes(), COPIES[0], How::Buffered).await.unwrap();
-            assert_eq!(read(&*device).await.unwrap().bad_copy, Some(COPIES[0]));
+            let bad = read(&*device).await.unwrap().bad_copy.unwrap();
+            assert_eq!((bad.address, bad.expected), (COPIES[0], bad.found));
         });
     }
 

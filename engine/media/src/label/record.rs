@@ -137,10 +137,7 @@ impl RawLabel {
         if self.u32(AT_VERSION) > VERSION {
             return Verified::Newer(self.u32(AT_VERSION));
         }
-        let expected = Csum(self.u32(AT_CHECKSUM));
-        let mut bytes = self.0.clone();
-        bytes[AT_CHECKSUM..AT_CHECKSUM + 4].fill(0);
-        let found = crc32c(&bytes[..]);
+        let (expected, found) = self.sums();
         if expected != found {
             return Verified::Damaged { expected, found };
         }
@@ -148,6 +145,13 @@ impl RawLabel {
             Ok(good) => Verified::Good(good),
             Err(why) => Verified::Senseless(why),
         }
+    }
+
+    /// The checksum that is stored, and that of what is there.
+    pub fn sums(&self) -> (Csum, Csum) {
+        let mut bytes = self.0.clone();
+        bytes[AT_CHECKSUM..AT_CHECKSUM + 4].fill(0);
+        (Csum(self.u32(AT_CHECKSUM)), crc32c(&bytes[..]))
     }
 
     fn decode(&self, copy: u32) -> Result<(Label, State), &'static str> {

@@ -258,10 +258,6 @@ impl Poll for Inner {
     fn pending(&self) -> bool {
         self.engine.borrow().pending()
     }
-
-    fn queued(&self) -> bool {
-        self.engine.borrow().queued()
-    }
 }
 
 impl Drop for Inner {

@@ -9,7 +9,7 @@ use super::Lsn;
 use super::bytes::{get_store, get_u32, get_u64, put_store, put_u32, put_u64};
 use crate::pages::{BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, BucketKind};
 
-const MAGIC: u32 = u32::from_le_bytes(*b"dBKT");
+pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"dBKT");
 
 const AT_CSUM: usize = 4;
 /// The checksum covers everything from here.

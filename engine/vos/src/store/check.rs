@@ -7,7 +7,6 @@
 use daos_types::{Error, Result};
 
 use super::store::Store;
-use super::wal::{BlockHeader, WAL_BLOCK_BYTES};
 use crate::pages::BucketId;
 
 impl Store {
@@ -16,7 +15,9 @@ impl Store {
     /// # Errors
     /// Those of the device.
     pub async fn check_device(&self) -> Result<Vec<String>> {
-        let mut findings = Vec::new();
+        let met = self.inner.found_at_open.borrow();
+        let mut findings: Vec<String> = met.iter().map(ToString::to_string).collect();
+        drop(met);
         self.check_wal(&mut findings).await?;
         self.check_homes(&mut findings).await?;
         Ok(findings)
@@ -51,25 +52,7 @@ impl Store {
         if self.inner.read_only {
             return Ok(()); // Opening it read every block that counts.
         }
-        let area = self.inner.areas.wal;
-        let blocks = area.bytes / WAL_BLOCK_BYTES as u64;
-        let (tail, end, mut pred, incarnation) = {
-            let state = self.inner.state.borrow();
-            let (tail, pred) = state.wal.tail();
-            (tail, state.wal.written_seq(), pred, state.wal.incarnation())
-        };
-        for seq in tail..end {
-            let address = area.start + seq % blocks * WAL_BLOCK_BYTES as u64;
-            let block = self.inner.read(address, WAL_BLOCK_BYTES as u64, "the log").await?;
-            let found = BlockHeader::verify(&block, self.inner.id, incarnation);
-            match found.filter(|found| found.seq == seq && found.pred == pred) {
-                Some(found) => pred = found.csum,
-                None => {
-                    findings.push(format!("the log's block {seq} at byte {address} is damaged"));
-                    break;
-                }
-            }
-        }
+        findings.extend(self.verify_log().await?.0.map(|damage| damage.to_string()));
         Ok(())
     }
 }

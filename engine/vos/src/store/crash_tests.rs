@@ -523,6 +523,35 @@ fn what_is_two_seconds_old_survives_a_power_cut_in_every_mode() {
 }
 
 #[test]
+fn one_flipped_bit_of_the_log_costs_nothing_and_is_reported() {
+    for seed in 0..40 {
+        sim::run(seed, move |handle| async move {
+            let device: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+            format(&device, &handle).await;
+            let store =
+                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+            let root = store.root();
+            for index in 0..20_u64 {
+                let put = |tx: &mut Tx<'_>| tx.write(root, 64, &index.to_le_bytes());
+                store.transact(TxOptions::default(), put).await.unwrap();
+                store.force().await.unwrap();
+            }
+            drop(store);
+            let fault = FaultDevice::new(device.clone(), handle.clone(), seed);
+            let (block, bit) = (handle.random_u64() % 20, handle.random_u64() % 8);
+            let address = (8 << 20) + block * 4096 + handle.random_u64() % 4096;
+            fault.rot(address, 1 << bit).await.unwrap();
+            let store = Store::open(device, handle.clone(), options(Sync::Posix)).await.unwrap();
+            let page = store.view(|view| Ok(view.page(root)?[64..72].to_vec())).await;
+            assert_eq!(page.unwrap().0, 19_u64.to_le_bytes());
+            let findings = store.check_device().await.unwrap();
+            let named = format!("Wal at byte {}", (8 << 20) + block * 4096);
+            assert!(findings.iter().any(|finding| finding.contains(&named)), "{findings:?}");
+        });
+    }
+}
+
+#[test]
 fn damage_of_the_log_below_its_mark_is_reported_not_skipped() {
     let mut reported = 0;
     for seed in 0..40 {
@@ -541,7 +570,7 @@ fn damage_of_the_log_below_its_mark_is_reported_not_skipped() {
             // The ring begins at 8 MiB; the store has used its first 20 blocks. The last has no proof after it.
             let fault = FaultDevice::new(device.clone(), handle.clone(), seed);
             let block = handle.random_u64() % 20;
-            fault.rot((8 << 20) + block * 4096 + handle.random_u64() % 4096, 0x40).await.unwrap();
+            fault.rot((8 << 20) + block * 4096 + handle.random_u64() % 4096, 0x41).await.unwrap();
             match Store::open(device, handle.clone(), options(Sync::Posix)).await {
                 Err(OpenError::Engine(Error::Damaged(damage))) => {
                     assert_eq!(damage.place, Place::Wal);

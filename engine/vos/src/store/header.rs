@@ -1,8 +1,8 @@
 //! The checkpoint header: where replay begins. Two slots, written in turn.
 //!
 //! # Invariants
-//! 1. The valid slot with the greater generation is the newest checkpoint; a write torn by a power cut leaves the
-//!    other one.
+//! 1. The valid slot with the greater generation is the newest checkpoint; a write cut off by a power cut leaves the
+//!    slot as it was, because a header is one sector. So a slot that is neither valid nor zeros is damage.
 //! 2. `tail_lsn <= mark + 1`: everything below the tail is home, and only what is stable goes home.
 //!
 //! # On disk
@@ -12,11 +12,12 @@ use daos_types::{Csum, Epoch, StoreId, crc32c};
 
 use super::Lsn;
 use super::bytes::{get_store, get_u32, get_u64, put_store, put_u32, put_u64};
+use super::mend::{Mended, mend};
 
 /// Bytes of a slot on the device.
 pub(super) const SLOT_BYTES: usize = 4096;
 /// What the device writes whole or not at all; the header fits.
-const SECTOR_BYTES: usize = 512;
+pub(super) const SECTOR_BYTES: usize = 512;
 const MAGIC: u32 = u32::from_le_bytes(*b"dCKP");
 /// 2: containers may have a quota and attributes. A store of version 1 has none and is read all the same.
 const VERSION: u32 = 2;
@@ -43,6 +44,11 @@ pub(super) struct Header {
     pub(super) epoch: Epoch,
     /// Strip batches up to here are home.
     pub(super) strip_done: u64,
+}
+
+/// The checksum in a slot, and that of what is there.
+pub(super) fn sums(slot: &[u8]) -> (Csum, Csum) {
+    (Csum(get_u32(slot, AT_CSUM)), crc32c(&slot[AT_COVERED..SECTOR_BYTES]))
 }
 
 impl Header {
@@ -94,12 +100,11 @@ impl Header {
         (valid && header.tail_lsn.0 <= header.mark.0.saturating_add(1)).then_some(header)
     }
 
-    /// The newer of what the two slots hold.
-    pub(super) fn newest(slots: [&[u8]; 2], store: StoreId) -> Option<Self> {
-        slots
-            .into_iter()
-            .filter_map(|slot| Self::decode(slot, store))
-            .max_by_key(|header| header.generation)
+    /// What a slot holds, also if one bit of it was flipped: the older slot in its place would be an older store.
+    pub(super) fn mended(slot: &[u8], store: StoreId) -> Option<(Self, Mended)> {
+        let mut sector = slot[..SECTOR_BYTES].to_vec();
+        let mended = mend(&mut sector, MAGIC)?;
+        Some((Self::decode(&sector, store)?, mended))
     }
 }
 
@@ -122,15 +127,20 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_valid_slot_counts() {
-        let store = header(1).store;
-        let (older, newer) = (header(1).encode(), header(2).encode());
-        assert_eq!(Header::newest([&newer, &older], store), Some(header(2)));
-        let mut torn = newer.clone();
-        torn[60] ^= 1;
-        assert_eq!(Header::newest([&torn, &older], store), Some(header(1)));
-        assert_eq!(Header::newest([&torn, &vec![0; SLOT_BYTES]], store), None);
-        assert_eq!(Header::decode(&newer, StoreId(uuid::Uuid::from_u128(2))), None);
+    fn a_flipped_bit_is_put_right_and_a_slot_of_another_store_is_none() {
+        let header = header(2);
+        let slot = header.encode();
+        assert_eq!(Header::decode(&slot, header.store), Some(header));
+        assert_eq!(Header::decode(&slot, StoreId(uuid::Uuid::from_u128(2))), None);
+        assert_eq!(Header::mended(&slot, header.store), None, "nothing is wrong with it");
+        for bit in 0..SECTOR_BYTES * 8 {
+            let mut rotten = slot.clone();
+            rotten[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Header::decode(&rotten, header.store), None, "bit {bit}");
+            let mended = Header::mended(&rotten, header.store);
+            assert_eq!(mended.map(|(found, _)| found), Some(header), "bit {bit}");
+        }
+        assert_eq!(Header::mended(&vec![0; SLOT_BYTES], header.store), None, "never written");
     }
 
     #[test]

@@ -14,10 +14,12 @@ mod checkpoint;
 mod crash_tests;
 mod data;
 mod header;
+mod mend;
 #[cfg(test)]
 mod recount;
 mod recover;
 mod redo;
+mod scrub;
 mod space;
 mod state;
 #[allow(clippy::module_inception)]

@@ -28,7 +28,8 @@ use smallvec::SmallVec;
 
 use super::arena::{Arena, IdMap};
 use super::data::{Pending, decode_log};
-use super::header::{Header, SLOT_BYTES};
+use super::header::{self, Header, SLOT_BYTES};
+use super::mend::{Mended, mend};
 use super::redo::Redo;
 use super::space::{BITMAP_BYTES, ENTRIES_PER_BUCKET, ENTRY_BYTES, Entry, SegmentKind, Space};
 use super::state::{Counts, State, Waiters};
@@ -36,7 +37,7 @@ use super::store::{Inner, Store};
 use super::strip::{self, StripHeader};
 use super::sync::{Marks, Sync};
 use super::tx::Scratch;
-use super::wal::{BlockHeader, Garbled, RecordReader, WAL_BLOCK_BYTES, Wal, WalStart};
+use super::wal::{self, BlockHeader, Garbled, RecordReader, WAL_BLOCK_BYTES, Wal, WalStart};
 use super::{BUCKET_BLOCKS, BlockRun, Lsn, bucket};
 use crate::pages::{BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, BucketKind};
 
@@ -133,9 +134,6 @@ impl Store {
         if found.read_only && !options.read_only {
             return Err(OpenError::ReadOnlyFeatures);
         }
-        if found.bad_copy.is_some() && !options.read_only {
-            label::repair(&*device, &found.label).await?;
-        }
         let (store, areas) = (found.label.store, found.label.areas);
         let inner = Inner::new(
             device,
@@ -147,6 +145,12 @@ impl Store {
             0,
             empty_state(store, &areas, &options),
         );
+        if let Some(bad) = found.bad_copy {
+            inner.found_at_open(Place::Label, bad.address, bad.expected, bad.found);
+            if !options.read_only {
+                label::repair(&*inner.device, &found.label).await?;
+            }
+        }
         recover(&inner).await?;
         if !options.read_only {
             inner.hold_grant().await?;
@@ -276,9 +280,24 @@ async fn recover(inner: &Rc<Inner>) -> Result<()> {
 async fn newest_header(inner: &Inner) -> Result<Header> {
     let area = inner.areas.header;
     let slots = inner.read(area.start, 2 * SLOT_BYTES as u64, "the checkpoint header").await?;
-    let (first, second) = slots.split_at(SLOT_BYTES);
-    Header::newest([first, second], inner.id)
-        .ok_or_else(|| inner.damage(Place::Header, area.start, Csum(0), Csum(0)))
+    let mut found = Vec::new();
+    for (index, slot) in slots.chunks(SLOT_BYTES).enumerate() {
+        let address = area.start + (index * SLOT_BYTES) as u64;
+        if let Some(header) = Header::decode(slot, inner.id) {
+            found.push(header);
+        } else if let Some((header, Mended { expected, found: there })) =
+            Header::mended(slot, inner.id)
+        {
+            inner.found_at_open(Place::Header, address, expected, there);
+            found.push(header);
+        } else if slot[..header::SECTOR_BYTES].iter().any(|byte| *byte != 0) {
+            let (expected, there) = header::sums(slot);
+            inner.found_at_open(Place::Header, address, expected, there);
+        }
+    }
+    let (expected, there) = header::sums(&slots);
+    let newest = found.into_iter().max_by_key(|header| header.generation);
+    newest.ok_or_else(|| inner.damage(Place::Header, area.start, expected, there))
 }
 
 /// What the scan of the WAL found.
@@ -312,15 +331,46 @@ impl<'a> BlockReader<'a> {
         self.inner.areas.wal.start + seq % self.blocks * WAL_BLOCK_BYTES as u64
     }
 
-    async fn block(&mut self, seq: u64) -> Result<&[u8]> {
+    async fn block(&mut self, seq: u64) -> Result<&mut [u8]> {
         let address = self.address(seq);
         let start = address - (address - self.inner.areas.wal.start) % CHUNK_BYTES;
         if self.chunk.as_ref().is_none_or(|(at, _)| *at != start) {
             let bytes = CHUNK_BYTES.min(self.inner.areas.wal.end() - start);
             self.chunk = Some((start, self.inner.read(start, bytes, "the log").await?));
         }
-        let (_, chunk) = self.chunk.as_ref().expect("read above");
-        Ok(&chunk[(address - start) as usize..][..WAL_BLOCK_BYTES])
+        let (_, chunk) = self.chunk.as_mut().expect("read above");
+        Ok(&mut chunk[(address - start) as usize..][..WAL_BLOCK_BYTES])
+    }
+
+    /// The next block of the chain, if it is there. One flipped bit does not break the chain: such a block was written whole, and a
+    /// chain that ended there would seem to be one that a power cut ended.
+    async fn next(&mut self, link: Link) -> Result<Option<(BlockHeader, &[u8])>> {
+        let (inner, address) = (self.inner, self.address(link.seq));
+        let block = self.block(link.seq).await?;
+        if link.leads_to(block, inner.id).is_none() {
+            let mut whole = block.to_vec();
+            let mended = mend(&mut whole, wal::MAGIC);
+            if let Some(mended) = mended.filter(|_| link.leads_to(&whole, inner.id).is_some()) {
+                inner.found_at_open(Place::Wal, address, mended.expected, mended.found);
+                block.copy_from_slice(&whole);
+            }
+        }
+        Ok(link.leads_to(block, inner.id).map(|next| (next, &*block)))
+    }
+}
+
+/// What the next block of the chain must say.
+#[derive(Clone, Copy)]
+struct Link {
+    incarnation: u64,
+    seq: u64,
+    pred: Csum,
+}
+
+impl Link {
+    fn leads_to(self, block: &[u8], store: StoreId) -> Option<BlockHeader> {
+        BlockHeader::verify(block, store, self.incarnation)
+            .filter(|next| next.seq == self.seq && next.pred == self.pred)
     }
 }
 
@@ -348,10 +398,8 @@ async fn scan(inner: &Inner, header: &Header) -> Result<Scan> {
     while scan.end_seq - header.tail_seq < blocks.blocks {
         let seq = scan.end_seq;
         let address = blocks.address(seq);
-        let block = blocks.block(seq).await?;
-        let next = BlockHeader::verify(block, inner.id, header.incarnation)
-            .filter(|next| next.seq == seq && next.pred == scan.pred);
-        let Some(next) = next else { break };
+        let link = Link { incarnation: header.incarnation, seq, pred: scan.pred };
+        let Some((next, block)) = blocks.next(link).await? else { break };
         let garbled = |_: Garbled| inner.damage(Place::Wal, address, next.csum, next.csum);
         records.push(&next, block).map_err(garbled)?;
         while let Some(record) = records.next().map_err(garbled)? {
@@ -418,8 +466,16 @@ async fn look_beyond(
     let (hole, newest) = (scan.end_seq, scan.newest);
     for seq in hole..header.tail_seq + blocks.blocks {
         let block = blocks.block(seq).await?;
-        let found = BlockHeader::verify(block, inner.id, header.incarnation);
-        if let Some(found) = found.filter(|found| found.seq == seq) {
+        let incarnation = BlockHeader::incarnation(block).max(header.incarnation);
+        let Some(found) = BlockHeader::verify(block, inner.id, incarnation) else { continue };
+        if incarnation > header.incarnation || found.seq >= header.tail_seq + blocks.blocks {
+            // Only a header that is newer than the newest that can be read allowed this block.
+            tracing::error!(incarnation, seq = found.seq, "the newest checkpoint header is lost");
+            let slot = (header.generation + 1) % 2 * SLOT_BYTES as u64;
+            let address = inner.areas.header.start + slot;
+            return Err(inner.damage(Place::Header, address, Csum(0), Csum(0)));
+        }
+        if found.seq == seq {
             scan.note(&found);
         }
     }
@@ -440,10 +496,11 @@ async fn data_is_whole(inner: &Inner, record: &Unproven) -> Result<bool> {
             return Ok(false);
         }
         let bytes = inner.read(run.addr.byte_address(), run.bytes(), "data of the log").await?;
-        let whole = bytes
-            .chunks(daos_types::BLOCK_BYTES)
-            .zip(csums)
-            .all(|(block, csum)| daos_types::crc32c(block) == *csum);
+        // A block with one flipped bit was written whole: it is damage of that block, and no end of the log.
+        let whole = bytes.chunks(daos_types::BLOCK_BYTES).zip(csums).all(|(block, csum)| {
+            let found = daos_types::crc32c(block);
+            found == *csum || daos_types::flipped_bit(block.len(), *csum, found).is_some()
+        });
         if !whole {
             tracing::info!(
                 lsn = record.lsn.0,
@@ -517,12 +574,13 @@ async fn repair_from_strip(inner: &Inner, scan: &Scan) -> Result<()> {
 async fn apply_all(inner: &Inner, header: &Header, scan: &Scan) -> Result<()> {
     let mut blocks = BlockReader::new(inner);
     let mut records = RecordReader::default();
+    let mut pred = header.tail_pred;
     for seq in header.tail_seq..scan.end_seq {
-        let block = blocks.block(seq).await?;
-        let address = inner.areas.wal.start;
+        let address = blocks.address(seq);
         let changed = || inner.damage(Place::Wal, address, Csum(0), Csum(0));
-        let found = BlockHeader::verify(block, inner.id, header.incarnation);
-        let found = found.ok_or_else(changed)?;
+        let link = Link { incarnation: header.incarnation, seq, pred };
+        let (found, block) = blocks.next(link).await?.ok_or_else(changed)?;
+        pred = found.csum;
         records.push(&found, block).map_err(|_| changed())?;
         while let Some(record) = records.next().map_err(|_| changed())? {
             let lsn = record.header.lsn;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use daos_media::label::Areas;
 use daos_media::{Device, How, IoBuf};
-use daos_types::{Epoch, Error, Place, Result, StoreId, TargetId};
+use daos_types::{Damage, Epoch, Error, Place, Result, StoreId, TargetId};
 use daos_xstream::Handle;
 use daos_xstream::sync::{Event, Notify, Permit, Semaphore};
 use smallvec::SmallVec;
@@ -61,6 +61,8 @@ pub(super) struct Inner {
     loading: RefCell<IdMap<BucketId, Rc<Load>>>,
     /// In a store opened read-only: whole images from the strip of buckets that are torn at home.
     pub(super) repairs: RefCell<IdMap<BucketId, (Bytes, bucket::BucketHeader)>>,
+    /// Damage that opening met and could do without.
+    pub(super) found_at_open: RefCell<Vec<Damage>>,
     /// Those who wait for a frame; while there are any, only operations with pins go on.
     frame_waiters: Cell<u32>,
     pins: Semaphore,
@@ -378,6 +380,7 @@ impl Inner {
             guards: RefCell::default(),
             loading: RefCell::default(),
             repairs: RefCell::default(),
+            found_at_open: RefCell::default(),
             frame_waiters: Cell::new(0),
             pins: Semaphore::new(budget - UNPINNED),
             pins_max: pins_max(budget),
@@ -534,7 +537,10 @@ impl Inner {
             Ok(header) => Ok((image, header)),
             Err(not) => match self.repairs.borrow().get(&bucket) {
                 Some((repair, header)) => Ok((IoBuf::copy_of(repair), *header)),
-                None => Err(self.damage(Place::Bucket, address, not.expected, not.found)),
+                None => match self.mend_fixed(bucket, &image) {
+                    Some(mended) => Ok(mended),
+                    None => Err(self.damage(Place::Bucket, address, not.expected, not.found)),
+                },
             },
         }
     }

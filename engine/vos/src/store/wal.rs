@@ -44,7 +44,7 @@ const SUBMIT_BLOCKS_MAX: usize = 256;
 
 const _: () = assert!(RECORD_BLOCKS_MAX + MARK_BLOCKS < WAL_BLOCKS_MIN);
 
-const MAGIC: u32 = u32::from_le_bytes(*b"dWAL");
+pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"dWAL");
 const AT_CSUM: usize = 4;
 const AT_COVERED: usize = 8;
 const AT_STORE: usize = 8;
@@ -74,7 +74,17 @@ pub(super) struct BlockHeader {
     pub(super) first: Option<usize>,
 }
 
+/// The checksum in a block, and that of what is there.
+pub(super) fn sums(block: &[u8]) -> (Csum, Csum) {
+    (Csum(get_u32(block, AT_CSUM)), crc32c(&block[AT_COVERED..]))
+}
+
 impl BlockHeader {
+    /// Of which incarnation a block says that it is.
+    pub(super) fn incarnation(block: &[u8]) -> u64 {
+        get_u64(block, AT_INCARNATION)
+    }
+
     /// Checks that `block` is an unharmed block of this store and incarnation. Whether it is the one that is
     /// expected in its place is the caller's question.
     pub(super) fn verify(block: &[u8], store: StoreId, incarnation: u64) -> Option<Self> {

@@ -112,6 +112,8 @@ impl ModelTarget {
             }
             Request::Query => Ok(Reply::Usage(self.usage())),
             Request::Check { .. } => Ok(Reply::Checked(self.check())),
+            // Nothing lies on a device.
+            Request::Scrub(_) => Ok(Reply::Scrubbed(daos_types::rpc::Scrubbed::default())),
         }
     }
 
