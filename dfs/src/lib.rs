@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod attr;
+mod attributes;
 mod cache;
 mod change;
 mod check;
@@ -39,8 +40,10 @@ mod superblock;
 mod table;
 mod types;
 mod unlink;
+pub mod uns;
 mod xattr;
 
+pub use attributes::{CachingAttributes, DataCache};
 pub use check::Report;
 pub use error::{Error, Result};
 pub use mount::{Dfs, MountOptions};

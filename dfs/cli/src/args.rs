@@ -12,6 +12,9 @@ Examples:
   daos pool query --embedded ~/store          whether or not a daemon has it mounted
   daos container list --embedded /mnt/daos    a mountpoint names its store
   daos container create scratch               with one store mounted it need not be named
+  daos container set-attr default home dfuse-attr-time:30s,dfuse-data-cache:otoc
+  daos container set-prop default home quota:10G,100000     at most 10 GiB and 100,000 inodes; quota:0,0 for no limit
+  daos container create-snap default home --snap monday     then: dfuse ... --snap monday
   daos fs query /mnt/daos
   daos fs check --embedded ~/store --json
 
@@ -87,24 +90,149 @@ pub enum Container {
     Query(Names),
     /// Destroy a container and everything in it
     Destroy(Names),
+    /// Show attributes, all of them or some by name
+    #[command(visible_alias = "get-attribute")]
+    GetAttr {
+        #[command(flatten)]
+        which: Which,
+        /// [POOL] CONTAINER, or three: POOL CONTAINER NAME[,NAME...]; after --path only NAME[,NAME...]
+        #[arg(value_name = "[POOL] CONTAINER [NAME[,...]]", num_args = 0..=3)]
+        words: Vec<String>,
+    },
+    /// Set attributes; those that begin with dfuse- say what a mount's kernel may keep
+    #[command(visible_alias = "set-attribute", after_help = ATTRIBUTES)]
+    SetAttr {
+        #[command(flatten)]
+        which: Which,
+        /// [POOL] CONTAINER NAME:VALUE[,NAME:VALUE...], or POOL CONTAINER NAME VALUE; no container after --path
+        #[arg(value_name = "[POOL] CONTAINER NAME:VALUE[,...]", num_args = 1..=4, required = true)]
+        words: Vec<String>,
+    },
+    /// List attributes
+    #[command(visible_aliases = ["list-attr", "list-attributes"])]
+    ListAttrs {
+        #[command(flatten)]
+        names: Names,
+        /// Show their values too
+        #[arg(short = 'V', long)]
+        verbose: bool,
+    },
+    /// Delete attributes
+    #[command(visible_aliases = ["delete-attr", "del-attribute"])]
+    DelAttr {
+        #[command(flatten)]
+        which: Which,
+        /// [POOL] CONTAINER NAME[,NAME...]; no container after --path
+        #[arg(value_name = "[POOL] CONTAINER NAME[,...]", num_args = 1..=3, required = true)]
+        words: Vec<String>,
+    },
+    /// Show properties
+    #[command(visible_alias = "get-property")]
+    GetProp {
+        #[command(flatten)]
+        which: Which,
+        /// [POOL] CONTAINER, or three: POOL CONTAINER NAME[,NAME...]; after --path only NAME[,NAME...]
+        #[arg(value_name = "[POOL] CONTAINER [NAME[,...]]", num_args = 0..=3)]
+        words: Vec<String>,
+    },
+    /// Set properties: label:NAME, quota:BYTES,INODES (0 for no limit)
+    #[command(visible_alias = "set-property")]
+    SetProp {
+        #[command(flatten)]
+        which: Which,
+        /// [POOL] CONTAINER NAME:VALUE[,NAME:VALUE...]; no container after --path
+        #[arg(value_name = "[POOL] CONTAINER NAME:VALUE[,...]", num_args = 1..=3, required = true)]
+        words: Vec<String>,
+    },
+    /// Make a snapshot of now
+    #[command(visible_alias = "create-snapshot")]
+    CreateSnap {
+        #[command(flatten)]
+        names: Names,
+        /// Name of the snapshot
+        #[arg(short, long, value_name = "NAME")]
+        snap: Option<String>,
+    },
+    /// List snapshots, oldest first
+    #[command(visible_aliases = ["list-snaps", "list-snapshots"])]
+    ListSnap(Names),
+    /// Destroy a snapshot; what only it held becomes free
+    #[command(visible_alias = "destroy-snapshot")]
+    DestroySnap {
+        #[command(flatten)]
+        names: Names,
+        /// Name of the snapshot
+        #[arg(
+            short,
+            long,
+            value_name = "NAME",
+            required_unless_present = "epc",
+            conflicts_with = "epc"
+        )]
+        snap: Option<String>,
+        /// Epoch of the snapshot
+        #[arg(short, long, value_name = "EPOCH")]
+        epc: Option<u64>,
+    },
+}
+
+const ATTRIBUTES: &str = "\
+Attributes for mounts. One that is not set leaves what it is about as the mount has it; setting one does not change the others:
+  dfuse-attr-time           how long the kernel may keep an inode's attributes: seconds, or 30s, 5m, 1h, 1d
+  dfuse-dentry-time         how long a name; of a directory too, without dfuse-dentry-dir-time
+  dfuse-dentry-dir-time     how long the name of a directory
+  dfuse-ndentry-time        how long that a name is not there
+  dfuse-data-cache          what becomes of a file's pages: on, off, otoc (they go at the last close), or a time after it
+  dfuse-direct-io-disable   on: a file opened with O_DIRECT is cached like any other
+All other names are yours.";
+
+/// A container by a path, instead of by its names.
+#[derive(Args, Debug)]
+pub struct Which {
+    /// A directory that shows the container, or any path in it, instead of its names
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<PathBuf>,
 }
 
 /// `[POOL] CONTAINER`
 #[derive(Args, Debug)]
 pub struct Names {
     /// The container's label or UUID, after its pool's if that is not `default`
-    #[arg(value_name = "[POOL] CONTAINER", required = true, num_args = 1..=2)]
-    names: Vec<String>,
+    #[arg(value_name = "[POOL] CONTAINER", required_unless_present = "path", conflicts_with = "path", num_args = 1..=2)]
+    pub names: Vec<String>,
+
+    #[command(flatten)]
+    pub which: Which,
 }
 
-impl Names {
-    pub fn split(self) -> (String, String) {
-        let mut names = self.names.into_iter();
-        match (names.next(), names.next()) {
-            (Some(pool), Some(container)) => (pool, container),
-            (Some(container), None) => (POOL_DEFAULT.into(), container),
-            (None, _) => unreachable!("clap asks for at least one"),
-        }
+/// Pool and container of one or two names.
+pub fn split(names: &[String]) -> (String, String) {
+    match names {
+        [container] => (POOL_DEFAULT.into(), container.clone()),
+        [pool, container] => (pool.clone(), container.clone()),
+        _ => unreachable!("clap and `words` give one or two"),
+    }
+}
+
+impl Container {
+    /// The path that names the container.
+    pub fn path(&self) -> Option<&PathBuf> {
+        let which = match self {
+            Self::List { .. } => return None,
+            Self::Create(names)
+            | Self::Query(names)
+            | Self::Destroy(names)
+            | Self::ListSnap(names)
+            | Self::ListAttrs { names, .. }
+            | Self::CreateSnap { names, .. }
+            | Self::DestroySnap { names, .. } => &names.which,
+            Self::GetAttr { which, .. }
+            | Self::SetAttr { which, .. }
+            | Self::DelAttr { which, .. }
+            | Self::GetProp { which, .. }
+            | Self::SetProp { which, .. } => which,
+        };
+        which.path.as_ref()
     }
 }
 
@@ -183,7 +311,7 @@ mod tests {
     fn one_name_is_a_container_of_the_default_pool() {
         let names = |line| match parse(line) {
             Command::Container(Container::Create(names) | Container::Destroy(names)) => {
-                names.split()
+                split(&names.names)
             }
             other => panic!("{other:?}"),
         };

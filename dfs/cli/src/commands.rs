@@ -4,7 +4,8 @@ use daos_server::control::{Answer, Ask, Failure, FailureKind};
 use daos_types::ByteSize;
 use serde_json::{Value, json};
 
-use crate::args::{Command, Container, Filesystem, Pool};
+use crate::args::{Command, Container, Filesystem, Names, Pool, Which, split};
+use crate::assign::{self, Props};
 use crate::output::{Answered, Text};
 use crate::status;
 use crate::store::Store;
@@ -16,8 +17,15 @@ type Result<T> = std::result::Result<T, Failure>;
 pub fn reads_only(command: &Command) -> bool {
     match command {
         Command::Pool(_) => true,
-        Command::Container(Container::List { .. } | Container::Query(_)) => true,
-        Command::Container(Container::Create(_) | Container::Destroy(_)) => false,
+        Command::Container(
+            Container::List { .. }
+            | Container::Query(_)
+            | Container::GetAttr { .. }
+            | Container::ListAttrs { .. }
+            | Container::GetProp { .. }
+            | Container::ListSnap(_),
+        ) => true,
+        Command::Container(_) => false,
         Command::Filesystem(Filesystem::Check { repair, .. }) => !repair,
         Command::Filesystem(Filesystem::Query { .. } | Filesystem::Sync { .. }) => true,
     }
@@ -37,23 +45,7 @@ pub fn run(command: Command, store: &mut Store) -> Result<Answered> {
     match command {
         Command::Pool(Pool::List) => pool_list(store),
         Command::Pool(Pool::Query { pool, counters }) => pool_query(store, pool, counters),
-        Command::Container(Container::Create(names)) => {
-            let (pool, label) = names.split();
-            let created = store.ask(Ask::ContainerCreate { pool, label })?;
-            container("made", created)
-        }
-        Command::Container(Container::List { pool }) => container_list(store, pool),
-        Command::Container(Container::Query(names)) => {
-            let (pool, name) = names.split();
-            let found = store.ask(Ask::ContainerQuery { pool, container: name })?;
-            container("", found)
-        }
-        Command::Container(Container::Destroy(names)) => {
-            let (pool, name) = names.split();
-            let done = Text::line(format!("container '{name}' of pool '{pool}' is destroyed"));
-            store.ask(Ask::ContainerDestroy { pool, container: name })?;
-            Ok(good(done, Value::Null))
-        }
+        Command::Container(command) => about_container(command, store),
         Command::Filesystem(Filesystem::Check { repair, .. }) => check(store, repair),
         Command::Filesystem(Filesystem::Query { pool, container, stats, .. }) => {
             query(store, &pool, &container, stats)
@@ -62,6 +54,200 @@ pub fn run(command: Command, store: &mut Store) -> Result<Answered> {
             store.ask(Ask::Sync)?;
             Ok(good(Text::line("everything acknowledged is on stable media"), Value::Null))
         }
+    }
+}
+
+fn about_container(command: Container, store: &mut Store) -> Result<Answered> {
+    match command {
+        Container::Create(names) => {
+            let (pool, label) = split(&names.names);
+            let created = store.ask(Ask::ContainerCreate { pool, label })?;
+            container("made", created)
+        }
+        Container::List { pool } => container_list(store, pool),
+        Container::Query(names) => {
+            let (pool, name) = named(&names)?;
+            let found = store.ask(Ask::ContainerQuery { pool, container: name })?;
+            container("", found)
+        }
+        Container::Destroy(names) => {
+            let (pool, name) = named(&names)?;
+            let done = Text::line(format!("container '{name}' of pool '{pool}' is destroyed"));
+            store.ask(Ask::ContainerDestroy { pool, container: name })?;
+            Ok(good(done, Value::Null))
+        }
+        Container::GetAttr { which, words } => {
+            let (names, wanted) =
+                assign::names_and_list(&words, which.path.is_some(), false).map_err(usage)?;
+            attributes(store, which_one(&which, names)?, &wanted, true)
+        }
+        Container::ListAttrs { names, verbose } => attributes(store, named(&names)?, &[], verbose),
+        Container::SetAttr { which, words } => {
+            let (names, pairs) =
+                assign::names_and_pairs(&words, which.path.is_some()).map_err(usage)?;
+            let attributes = assign::attributes(pairs).map_err(usage)?;
+            let (pool, container) = which_one(&which, names)?;
+            store.ask(Ask::ContainerSetAttributes { pool, container, attributes })?;
+            Ok(good(Text::default(), Value::Null))
+        }
+        Container::DelAttr { which, words } => {
+            let (names, gone) =
+                assign::names_and_list(&words, which.path.is_some(), true).map_err(usage)?;
+            let (pool, container) = which_one(&which, names)?;
+            let attributes = gone.into_iter().map(|name| (name, None)).collect();
+            store.ask(Ask::ContainerSetAttributes { pool, container, attributes })?;
+            Ok(good(Text::default(), Value::Null))
+        }
+        Container::GetProp { which, words } => {
+            let (names, wanted) =
+                assign::names_and_list(&words, which.path.is_some(), false).map_err(usage)?;
+            properties(store, which_one(&which, names)?, &wanted)
+        }
+        Container::SetProp { which, words } => {
+            let (names, pairs) =
+                assign::names_and_pairs(&words, which.path.is_some()).map_err(usage)?;
+            let Props { label, quota } = Props::parse(pairs).map_err(usage)?;
+            let (pool, container) = which_one(&which, names)?;
+            store.ask(Ask::ContainerSetProps { pool, container, label, quota })?;
+            Ok(good(Text::default(), Value::Null))
+        }
+        Container::CreateSnap { names, snap } => {
+            let (pool, container) = named(&names)?;
+            create_snapshot(store, pool, container, snap)
+        }
+        Container::ListSnap(names) => {
+            let (pool, container) = named(&names)?;
+            list_snapshots(store, pool, container)
+        }
+        Container::DestroySnap { names, snap, epc } => {
+            let (pool, container) = named(&names)?;
+            let snapshot = snap.or(epc.map(|epoch| epoch.to_string()));
+            let snapshot = snapshot.ok_or_else(|| usage("name the snapshot with --snap".into()))?;
+            let done = Text::line(format!("snapshot '{snapshot}' is destroyed"));
+            store.ask(Ask::SnapshotDestroy { pool, container, snapshot })?;
+            Ok(good(done, Value::Null))
+        }
+    }
+}
+
+fn usage(message: String) -> Failure {
+    Failure::new(FailureKind::Invalid, message)
+}
+
+/// Pool and container that a command means.
+fn named(names: &Names) -> Result<(String, String)> {
+    which_one(&names.which, &names.names)
+}
+
+fn which_one(which: &Which, names: &[String]) -> Result<(String, String)> {
+    match &which.path {
+        None => Ok(split(names)),
+        Some(path) => crate::entry::container_at(path),
+    }
+}
+
+fn attributes(
+    store: &mut Store,
+    (pool, container): (String, String),
+    wanted: &[String],
+    with_values: bool,
+) -> Result<Answered> {
+    let label = container.clone();
+    let mut found = match store.ask(Ask::ContainerAttributes { pool, container })? {
+        Answer::Attributes(attributes) => attributes,
+        other => return Err(unexpected(&other)),
+    };
+    if let Some(none) = wanted.iter().find(|name| !found.contains_key(*name)) {
+        let message = format!("container '{label}' has no attribute '{none}'");
+        return Err(Failure::new(FailureKind::NotFound, message));
+    }
+    found.retain(|name, _| wanted.is_empty() || wanted.contains(name));
+    let row = |(name, value): (&String, &String)| match with_values {
+        true => vec![name.clone(), value.clone()],
+        false => vec![name.clone()],
+    };
+    let headings: &[&str] = if with_values { &["NAME", "VALUE"] } else { &["NAME"] };
+    let text = match found.is_empty() {
+        true => Text::line("no attributes"),
+        false => Text::table(headings, &found.iter().map(row).collect::<Vec<_>>()),
+    };
+    let json = match with_values {
+        true => json_of(&found)?,
+        false => json_of(&found.keys().collect::<Vec<_>>())?,
+    };
+    Ok(good(text, json))
+}
+
+/// 0 is no limit.
+fn limit(n: u64, shown: String) -> String {
+    if n == 0 { "none".into() } else { shown }
+}
+
+fn properties(
+    store: &mut Store,
+    (pool, container): (String, String),
+    wanted: &[String],
+) -> Result<Answered> {
+    let found = match store.ask(Ask::ContainerQuery { pool, container })? {
+        Answer::Container(container) => container,
+        other => return Err(unexpected(&other)),
+    };
+    let quota = found.quota;
+    let quota_text = format!(
+        "bytes {}, inodes {}",
+        limit(quota.bytes, size(quota.bytes)),
+        limit(quota.inodes, quota.inodes.to_string())
+    );
+    let label = found.entry.label;
+    let mut all = vec![
+        ("label", label.clone(), json!(label)),
+        ("layout_type", "POSIX".into(), json!("POSIX")),
+        ("quota", quota_text, json_of(&quota)?),
+    ];
+    if let Some(none) = wanted.iter().find(|name| all.iter().all(|(there, ..)| there != name)) {
+        let message =
+            format!("there is no property '{none}'; there are label, layout_type and quota");
+        return Err(Failure::new(FailureKind::NotFound, message));
+    }
+    all.retain(|(name, ..)| wanted.is_empty() || wanted.iter().any(|w| w == name));
+    let rows: Vec<_> =
+        all.iter().map(|(name, text, _)| vec![(*name).into(), text.clone()]).collect();
+    let json = all.into_iter().map(|(name, _, json)| (name.to_owned(), json)).collect();
+    Ok(good(Text::table(&["NAME", "VALUE"], &rows), Value::Object(json)))
+}
+
+fn create_snapshot(
+    store: &mut Store,
+    pool: String,
+    container: String,
+    name: Option<String>,
+) -> Result<Answered> {
+    match store.ask(Ask::SnapshotCreate { pool, container, name })? {
+        Answer::Snapshot(made) => {
+            let name = made.name.as_ref().map(|name| format!(" '{name}'")).unwrap_or_default();
+            let text = format!("snapshot{name} of epoch {} is made", made.epoch);
+            Ok(good(Text::line(text), json_of(&made)?))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn list_snapshots(store: &mut Store, pool: String, container: String) -> Result<Answered> {
+    match store.ask(Ask::SnapshotList { pool, container })? {
+        Answer::Snapshots(snapshots) => {
+            let row = |s: &daos_server::control::SnapshotEntry| {
+                vec![s.epoch.to_string(), utc(s.epoch), s.name.clone().unwrap_or_default()]
+            };
+            let text = match snapshots.is_empty() {
+                true => Text::line("no snapshots"),
+                false => Text::table(
+                    &["EPOCH", "MADE", "NAME"],
+                    &snapshots.iter().map(row).collect::<Vec<_>>(),
+                ),
+            };
+            Ok(good(text, json_of(&snapshots)?))
+        }
+        other => Err(unexpected(&other)),
     }
 }
 
@@ -152,6 +338,12 @@ fn container(done: &str, answer: Answer) -> Result<Answered> {
         ("stored", size(container.stored_bytes)),
         ("snapshots", container.snapshots.to_string()),
     ];
+    if container.quota.bytes > 0 {
+        pairs.push(("most bytes", size(container.quota.bytes)));
+    }
+    if container.quota.inodes > 0 {
+        pairs.push(("most inodes", container.quota.inodes.to_string()));
+    }
     if let Some(how) = &container.in_use {
         pairs.push(("in use", how.clone()));
     }

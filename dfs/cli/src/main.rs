@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod assign;
 mod commands;
+mod entry;
 mod output;
 mod progress;
 mod status;
@@ -49,7 +51,8 @@ fn main() -> ExitCode {
 fn execute(line: CommandLine) -> Result<Answered, Failure> {
     let path = match &line.command {
         Command::Filesystem(filesystem) => filesystem.path().or(line.global.embedded.as_ref()),
-        _ => line.global.embedded.as_ref(),
+        Command::Container(container) => container.path().or(line.global.embedded.as_ref()),
+        Command::Pool(_) => line.global.embedded.as_ref(),
     };
     let _progress = Progress::start(commands::doing(&line.command).into());
     let mut store = Store::open(path.map(AsRef::as_ref), commands::reads_only(&line.command))?;

@@ -1,43 +1,14 @@
 //! Does the command say and return what scripts and people rely on?
 
+mod support;
+
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::Arc;
 
-use daos_server::{Engine, EngineConfig, NoHandler};
+use daos_server::NoHandler;
 use serde_json::Value;
-
-fn daos(args: &[&str], store: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_daos"))
-        .args(args)
-        .arg("--embedded")
-        .arg(store)
-        .output()
-        .unwrap()
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn json(args: &[&str], store: &Path) -> (i32, Value) {
-    let output = daos(&[args, &["--json"]].concat(), store);
-    let value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
-    (output.status.code().unwrap(), value)
-}
-
-/// Makes a store with a pool and a container, and leaves it to nobody.
-fn store(dir: &Path) {
-    let engine = open(dir);
-    engine.container("default", "home", true).unwrap();
-    engine.stop().unwrap();
-}
-
-fn open(dir: &Path) -> Engine {
-    let config = EngineConfig::new(dir, "a test");
-    Engine::start(EngineConfig { create: true, size: Some(1 << 30), ..config }).unwrap()
-}
+use support::{daos, json, open, out, store};
 
 /// The same answers whether a process holds the store or nobody does.
 fn works(dir: &Path) {

@@ -5,14 +5,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use daos_client::{Client, Pool};
-use daos_types::ContainerId;
+use daos_client::{Client, Container, Pool};
+use daos_types::rpc::SnapshotInfo;
+use daos_types::{ContainerId, Epoch};
 use futures_lite::future::block_on;
 use serde_json::Value;
 
 use crate::control::{
     About, Answer, Ask, ContainerDetails, ContainerEntry, Failure, FailureKind, PoolDetails,
-    PoolEntry,
+    PoolEntry, SnapshotEntry,
 };
 use crate::engine::Running;
 
@@ -22,6 +23,12 @@ type Result<T> = std::result::Result<T, Failure>;
 pub trait Handler: Send + Sync {
     /// How this process uses a container now ("mounted on /mnt/daos"); then it cannot be destroyed.
     fn in_use(&self, container: ContainerId) -> Option<String>;
+    /// As `in_use`, of a snapshot.
+    fn snapshot_in_use(&self, _container: ContainerId, _epoch: Epoch) -> Option<String> {
+        None
+    }
+    /// Attributes of a container have changed, or it is not there any more.
+    fn changed(&self, _container: ContainerId) {}
     /// Answers [`Ask::Filesystem`].
     fn filesystem(&self, verb: &str, arguments: Value) -> Result<Value>;
     /// The process is asked to stop. Returns at once; a process that is stopping already does nothing.
@@ -108,6 +115,60 @@ impl Services {
                 let pool = open_pool(client, &pool).await?;
                 self.container_destroy(&pool, &container).await
             }
+            Ask::ContainerSetProps { pool, container, label, quota } => {
+                let pool = open_pool(client, &pool).await?;
+                let name = label.clone().unwrap_or_else(|| container.clone());
+                let set = pool.container_set_props(&container, label, quota.map(Into::into)).await;
+                set.map_err(|error| match error {
+                    daos_types::Error::Exists(_) => about_container(error, &pool, &name),
+                    error => about_container(error, &pool, &container),
+                })?;
+                self.container_query(&pool, &name).await.map(Answer::Container)
+            }
+            Ask::ContainerAttributes { pool, container } => {
+                let container = open_container(client, &pool, &container).await?;
+                let attributes = container.attributes().await?;
+                Ok(Answer::Attributes(attributes.into_iter().collect()))
+            }
+            Ask::ContainerSetAttributes { pool, container, attributes } => {
+                let container = open_container(client, &pool, &container).await?;
+                let set = container.set_attributes(attributes.into_iter().collect()).await;
+                set.map_err(|error| match error {
+                    daos_types::Error::NonExistent(daos_types::Noun::Attribute) => {
+                        let label = &container.info().label;
+                        let message = format!(
+                            "container '{label}' has no such attribute; `daos container list-attrs` shows those it has"
+                        );
+                        Failure::new(FailureKind::NotFound, message)
+                    }
+                    error => error.into(),
+                })?;
+                self.handler.changed(container.id());
+                Ok(Answer::Done)
+            }
+            Ask::SnapshotCreate { pool, container, name } => {
+                let container = open_container(client, &pool, &container).await?;
+                let made = container.snapshot_create(name.clone()).await;
+                let made = made.map_err(|error| match (error, name) {
+                    (daos_types::Error::Exists(_), Some(name)) => {
+                        let label = &container.info().label;
+                        let message =
+                            format!("container '{label}' has a snapshot '{name}' already");
+                        Failure::new(FailureKind::Exists, message)
+                    }
+                    (error, _) => error.into(),
+                })?;
+                Ok(Answer::Snapshot(made.into()))
+            }
+            Ask::SnapshotList { pool, container } => {
+                let container = open_container(client, &pool, &container).await?;
+                let snapshots = container.snapshots().await?;
+                Ok(Answer::Snapshots(snapshots.into_iter().map(SnapshotEntry::from).collect()))
+            }
+            Ask::SnapshotDestroy { pool, container, snapshot } => {
+                let container = open_container(client, &pool, &container).await?;
+                self.snapshot_destroy(&container, &snapshot).await
+            }
             Ask::Check { repair } => Ok(Answer::Checked(client.check(repair).await?.into())),
             Ask::Sync => {
                 client.sync().await?;
@@ -154,6 +215,17 @@ impl Services {
             return Err(Failure::new(FailureKind::InUse, message));
         }
         pool.container_destroy(name).await?;
+        self.handler.changed(ContainerId(found.entry.number));
+        Ok(Answer::Done)
+    }
+
+    async fn snapshot_destroy(&self, container: &Container, name: &str) -> Result<Answer> {
+        let snapshot = find_snapshot(container, name).await?;
+        if let Some(how) = self.handler.snapshot_in_use(container.id(), snapshot.epoch) {
+            let message = format!("snapshot '{name}' is {how}; unmount it first");
+            return Err(Failure::new(FailureKind::InUse, message));
+        }
+        container.snapshot_destroy(snapshot.epoch).await?;
         Ok(Answer::Done)
     }
 }
@@ -166,6 +238,31 @@ async fn open_pool(client: &Client, name: &str) -> Result<Pool> {
             Failure::new(FailureKind::NotFound, message)
         }
         error => error.into(),
+    })
+}
+
+async fn open_container(client: &Client, pool: &str, name: &str) -> Result<Container> {
+    let pool = open_pool(client, pool).await?;
+    let found = pool.container(name).await;
+    found.map_err(|error| about_container(error, &pool, name))
+}
+
+/// The snapshot with this name or epoch.
+///
+/// # Errors
+/// `NotFound` says which there are.
+pub async fn find_snapshot(container: &Container, name: &str) -> Result<SnapshotInfo> {
+    let epoch = name.parse().ok().map(Epoch);
+    let named = |s: &SnapshotInfo| s.name.as_deref() == Some(name);
+    let snapshots = container.snapshots().await?;
+    let found = snapshots.iter().find(|s| named(s));
+    let found = found.or_else(|| snapshots.iter().find(|s| Some(s.epoch) == epoch));
+    found.cloned().ok_or_else(|| {
+        let label = &container.info().label;
+        let message = format!(
+            "container '{label}' has no snapshot '{name}'; `daos container list-snap` shows those it has"
+        );
+        Failure::new(FailureKind::NotFound, message)
     })
 }
 

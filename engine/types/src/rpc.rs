@@ -92,7 +92,7 @@ pub enum Request {
     ContainerAttributes {
         container: ContainerId,
     },
-    /// A snapshot of now. Reply: `Snapshot`.
+    /// A snapshot of now; its name, if it has one, is the container's only one of that name. Reply: `Snapshot`.
     SnapshotCreate {
         container: ContainerId,
         name: Option<String>,

@@ -54,7 +54,11 @@ impl Vos {
     ) -> Result<Reply> {
         let create = |tx: &mut Tx<'_>| {
             let mut record = self.roots.container(tx, id)?;
-            if self.roots.snapshots(tx, id)?.len() >= SNAPSHOTS_MAX {
+            let there = self.roots.snapshots(tx, id)?;
+            if name.is_some() && there.iter().any(|snapshot| snapshot.name == name) {
+                return Err(Error::Exists(Noun::Snapshot).into());
+            }
+            if there.len() >= SNAPSHOTS_MAX {
                 let max = SNAPSHOTS_MAX as u64;
                 return Err(Error::TooLarge { what: "number of snapshots", max }.into());
             }

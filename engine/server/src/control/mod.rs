@@ -19,6 +19,6 @@ mod server;
 pub use client::Connection;
 pub use protocol::{
     About, Answer, Ask, Checked, ContainerDetails, ContainerEntry, Failure, FailureKind,
-    LINE_BYTES_MAX, PoolDetails, PoolEntry, VERSION,
+    LINE_BYTES_MAX, Limits, PoolDetails, PoolEntry, SnapshotEntry, VERSION,
 };
 pub use server::ControlServer;

@@ -1,8 +1,11 @@
 //! What is on the lines.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use daos_types::rpc::{CheckReport, ContainerInfo, ContainerUsage, PoolInfo, TargetUsage};
+use daos_types::rpc::{
+    CheckReport, ContainerInfo, ContainerUsage, PoolInfo, Quota, SnapshotInfo, TargetUsage,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -33,6 +36,34 @@ pub enum Ask {
     ContainerQuery { pool: String, container: String },
     /// Refused while the container is mounted. Answer: `Done`.
     ContainerDestroy { pool: String, container: String },
+    /// Changes the properties that are given. Answer: `Container`.
+    ContainerSetProps {
+        pool: String,
+        container: String,
+        #[serde(default)]
+        label: Option<String>,
+        #[serde(default)]
+        quota: Option<Limits>,
+    },
+    /// Answer: `Attributes`.
+    ContainerAttributes { pool: String, container: String },
+    /// Sets attributes, and deletes those that are null; all or none of them. Answer: `Done`.
+    ContainerSetAttributes {
+        pool: String,
+        container: String,
+        attributes: BTreeMap<String, Option<String>>,
+    },
+    /// A snapshot of now: what was acknowledged before this request is in it. Answer: `Snapshot`.
+    SnapshotCreate {
+        pool: String,
+        container: String,
+        #[serde(default)]
+        name: Option<String>,
+    },
+    /// Answer: `Snapshots`, oldest first.
+    SnapshotList { pool: String, container: String },
+    /// By name or epoch. Refused while it is mounted. Answer: `Done`.
+    SnapshotDestroy { pool: String, container: String, snapshot: String },
     /// Verifies the store; other requests wait meanwhile. Answer: `Checked`.
     Check { repair: bool },
     /// Answer: `Stats`, one for each target.
@@ -58,6 +89,9 @@ pub enum Answer {
     Pool(PoolDetails),
     Containers(Vec<ContainerEntry>),
     Container(ContainerDetails),
+    Attributes(BTreeMap<String, String>),
+    Snapshot(SnapshotEntry),
+    Snapshots(Vec<SnapshotEntry>),
     Checked(Checked),
     Stats(Vec<TargetStats>),
     Filesystem(Value),
@@ -155,6 +189,7 @@ pub struct ContainerDetails {
     pub objects: u64,
     pub stored_bytes: u64,
     pub snapshots: u32,
+    pub quota: Limits,
     /// How it is used by the engine's process now: "mounted on /mnt/daos".
     pub in_use: Option<String>,
 }
@@ -166,8 +201,41 @@ impl ContainerDetails {
             objects: usage.objects,
             stored_bytes: usage.stored_bytes,
             snapshots: usage.snapshots,
+            quota: usage.quota.into(),
             in_use,
         }
+    }
+}
+
+/// What a container may hold; 0 for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+impl From<Quota> for Limits {
+    fn from(quota: Quota) -> Self {
+        Self { bytes: quota.bytes, inodes: quota.inodes }
+    }
+}
+
+impl From<Limits> for Quota {
+    fn from(limits: Limits) -> Self {
+        Self { bytes: limits.bytes, inodes: limits.inodes }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotEntry {
+    /// Also when it was made, in nanoseconds since the Unix epoch.
+    pub epoch: u64,
+    pub name: Option<String>,
+}
+
+impl From<SnapshotInfo> for SnapshotEntry {
+    fn from(info: SnapshotInfo) -> Self {
+        Self { epoch: info.epoch.0, name: info.name }
     }
 }
 

@@ -217,7 +217,10 @@ impl ModelTarget {
     }
 
     fn snapshot_create(&mut self, id: ContainerId, name: Option<String>) -> Result<Reply> {
-        self.container(id)?;
+        let mut there = self.container(id)?.snapshots.values();
+        if name.is_some() && there.any(|(its, _)| *its == name) {
+            return Err(Error::Exists(Noun::Snapshot));
+        }
         let epoch = self.next_epoch();
         let container = self.container_mut(id)?;
         container.snapshots.insert(epoch, (name.clone(), container.newest.clone()));
