@@ -6,11 +6,13 @@ use daos_types::Dkey;
 use daos_types::rpc::{ObjectInfo, Op};
 use futures_lite::future::zip;
 
+use crate::acl;
 use crate::change::{Change, Place, TRIES_MAX};
 use crate::keys;
 use crate::lock::How;
 use crate::mount::Dfs;
-use crate::record::Record;
+use crate::privilege::Lost;
+use crate::record::{Record, flag};
 use crate::table::{Facts, Home, Inode, Loaded};
 use crate::{Attr, Error, FILE_BYTES_MAX, Ino, Kind, Result, SetAttr, SetTime, Time};
 
@@ -28,36 +30,47 @@ impl Dfs {
         self.writable()?;
         let inode = self.inode(ino)?;
         let turn = inode.turn(How::Exclusive).await;
+        let lost = Lost::by_setattr(&set);
         if set.size.is_none() {
             // The reply shows the space, which the change does not touch: asked for at the same time.
             let loaded = self.load(&inode).await?;
             let (changed, _) =
-                zip(self.change_attr(&inode, set), self.facts(&inode, &loaded)).await;
+                zip(self.change_attr(&inode, set, lost), self.facts(&inode, &loaded)).await;
             changed?;
         } else if set.size.is_some() && matches!(set.mtime, Some(SetTime::To(_))) {
-            let size = SetAttr { size: set.size, kill_priv: set.kill_priv, ..SetAttr::default() };
-            self.change_attr(&inode, size).await?;
-            self.change_attr(&inode, SetAttr { size: None, ..set }).await?;
+            let size = SetAttr { size: set.size, ..SetAttr::default() };
+            self.change_attr(&inode, size, lost).await?;
+            self.change_attr(&inode, SetAttr { size: None, ..set }, lost).await?;
         } else {
-            self.change_attr(&inode, set).await?;
+            self.change_attr(&inode, set, lost).await?;
         }
         drop(turn);
         self.attr(&inode).await
     }
 
     /// The caller holds the exclusive turn.
-    pub(crate) async fn change_attr(&self, inode: &Arc<Inode>, set: SetAttr) -> Result<()> {
+    pub(crate) async fn change_attr(
+        &self,
+        inode: &Arc<Inode>,
+        set: SetAttr,
+        lost: Lost,
+    ) -> Result<()> {
         for _ in 0..TRIES_MAX {
             let old = self.load(inode).await?;
             let facts = self.times_facts(inode, &old, set).await?;
-            let record = changed(&old.record, facts, set, self.now())?;
+            let mut record = changed(&old.record, facts, set, self.now())?;
+            let mut change = Change::new();
             let Some(place) = Place::of(&old.home, inode.ino, self.lease) else {
                 // Only its handles still show it.
                 inode.learn(Loaded { home: Home::Gone, record: Arc::new(record) });
                 return Ok(());
             };
-            let mut change = Change::new();
             change.expect_record(&place, &old.record);
+            lost.take(&mut record, &place, &mut change);
+            if !self.chmod_list(&mut change, &place, &old.record, &record).await? {
+                inode.doubt();
+                continue;
+            }
             change.put_record(&place, &record);
             if let Some(size) = set.size {
                 cut(&mut change, &record, size);
@@ -78,6 +91,23 @@ impl Dfs {
 }
 
 impl Dfs {
+    /// Keeps the inode's ACL in step with its mode. False: it is not where it was any more.
+    async fn chmod_list(
+        &self,
+        change: &mut Change,
+        place: &Place,
+        old: &Record,
+        new: &Record,
+    ) -> Result<bool> {
+        if !new.has(flag::ACL) || old.mode & 0o777 == new.mode & 0o777 {
+            return Ok(true);
+        }
+        let Some(mut list) = self.stored_acl(place, acl::ACCESS).await? else { return Ok(false) };
+        list.chmod(new.mode);
+        change.put_single(place.key(keys::xattr_akey(acl::ACCESS)), list.encode());
+        Ok(true)
+    }
+
     /// The facts that a change of times needs: the data epoch. Others need none.
     async fn times_facts(&self, inode: &Inode, loaded: &Loaded, set: SetAttr) -> Result<Facts> {
         if set.size.is_none() && set.mtime.is_none() {
@@ -125,16 +155,10 @@ fn changed(old: &Record, facts: Facts, set: SetAttr, now: u64) -> Result<Record>
     if set.uid.is_some() || set.gid.is_some() {
         record.uid = set.uid.unwrap_or(old.uid);
         record.gid = set.gid.unwrap_or(old.gid);
-        if set.mode.is_none() {
-            record.mode = without_set_id(record.mode);
-        }
     }
     if let Some(size) = set.size {
         check_size(old.kind(), size)?;
         record.size_floor = size;
-        if set.kill_priv {
-            record.mode = without_set_id(record.mode);
-        }
     }
     if let Some(atime) = set.atime {
         record.atime = time(atime);
@@ -158,35 +182,10 @@ fn check_size(kind: Kind, size: u64) -> Result<()> {
     }
 }
 
-/// A mode after a change that POSIX does not trust: set-id bits of what can run go.
-pub(crate) fn without_set_id(mode: u32) -> u32 {
-    if mode & libc::S_IFMT == libc::S_IFDIR {
-        return mode;
-    }
-    let runs_for_group = mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP;
-    let gone = libc::S_ISUID | if runs_for_group { libc::S_ISGID } else { 0 };
-    mode & !gone
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::tests::sample;
-
-    fn after(mode: u32, set: SetAttr) -> u32 {
-        let old = Record { mode: libc::S_IFREG | mode, ..sample() };
-        let facts = Facts::File(ObjectInfo::default());
-        changed(&old, facts, set, 1).unwrap().mode & PERMISSIONS
-    }
-
-    #[test]
-    fn chown_takes_set_id_bits() {
-        let chown = SetAttr { uid: Some(5), ..SetAttr::default() };
-        assert_eq!(after(0o6755, chown), 0o755);
-        // Set-gid without group execution marks mandatory locking, not set-gid.
-        assert_eq!(after(0o6745, chown), 0o2745);
-        assert_eq!(after(0o6755, SetAttr { mode: Some(0o4755), ..chown }), 0o4755);
-    }
 
     #[test]
     fn chmod_leaves_the_type_alone() {

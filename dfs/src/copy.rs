@@ -7,13 +7,13 @@ use crate::{Error, Handle, Ino, Result};
 
 impl Dfs {
     /// Copies at most `len` bytes, at most 4 MiB at a time, and says how many: 0 at the end of the source.
+    /// `kill_priv`: set-id bits of the target go.
     pub async fn copy_file_range(
         &self,
-        from: Ino,
-        from_offset: u64,
-        to: Ino,
-        to_offset: u64,
+        (from, from_offset): (Ino, u64),
+        (to, to_offset): (Ino, u64),
         len: u64,
+        kill_priv: bool,
     ) -> Result<usize> {
         self.writable()?;
         let len = len.min(DATA_BYTES_MAX as u64);
@@ -24,6 +24,6 @@ impl Dfs {
         }
         self.file(&*self.inode(to)?).await?;
         let data = self.read(from, Handle(0), from_offset, len as usize).await?;
-        self.write(to, Handle(0), to_offset, data, false, false).await
+        self.write(to, Handle(0), to_offset, data, false, kill_priv).await
     }
 }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use daos_types::rpc::ObjectInfo;
 use daos_types::{Akey, Epoch};
 
+use crate::acl::{self, Acl};
 use crate::change::{Change, Place, TRIES_MAX};
 use crate::handles::Open;
 use crate::keys;
-use crate::load::attr;
+use crate::load::{Extras, attr};
 use crate::lock::How;
 use crate::lookup::check_new_name;
 use crate::mount::Dfs;
@@ -20,11 +21,26 @@ use crate::{Caller, Entry, Error, Ino, Kind, Opened, Result, TARGET_BYTES_MAX, T
 
 /// What a new inode is, beyond its name.
 struct Make<'a> {
-    /// Type and permission bits, before the umask.
+    /// Type and permission bits; the umask is the caller's.
     mode: u32,
     rdev: u32,
     target: &'a [u8],
     caller: Caller,
+}
+
+impl Make<'_> {
+    fn kind(&self) -> Kind {
+        Kind::of_mode(self.mode).expect("callers set the type bits")
+    }
+}
+
+/// What a new inode has of its directory.
+struct Inherited {
+    /// Type and permission bits that are granted.
+    mode: u32,
+    flags: u32,
+    /// ACLs, stored beside the record.
+    lists: Extras,
 }
 
 /// What is known of an inode that was just made: nothing is in it.
@@ -83,7 +99,6 @@ impl Dfs {
     }
 
     /// Makes a file and opens it. Without O_EXCL a file that is there is opened instead, and truncated by O_TRUNC.
-    ///
     pub async fn create(
         &self,
         parent: Ino,
@@ -165,7 +180,8 @@ impl Dfs {
         let ino = inode.ino;
         let mode = mode & !libc::S_IFMT | libc::S_IFREG;
         let make = Make { mode, rdev: 0, target: b"", caller };
-        let mut record = self.new_record(ino, &make, &directory.record);
+        let inherited = self.inherit(parent, &directory, &make).await?;
+        let mut record = self.new_record(ino, &make, &directory.record, &inherited);
         record.nlink = 0;
         if flags & libc::O_EXCL == 0 {
             record.flags |= flag::LINKABLE;
@@ -174,7 +190,9 @@ impl Dfs {
         inode.opened();
         let mut change = Change::new();
         change.demand_directory(parent);
-        change.put_record(&Place::orphan(self.lease, ino), &record);
+        let place = Place::orphan(self.lease, ino);
+        change.put_record(&place, &record);
+        change.put_extras(&place, &inherited.lists);
         if let Err(error) = self.commit_new(change).await {
             inode.closed();
             self.handles.remove(ino, handle)?;
@@ -201,11 +219,13 @@ impl Dfs {
     ) -> Result<Entry> {
         check_new_name(name)?;
         let directory = self.directory(parent).await?;
-        let record = self.new_record(inode.ino, &make, &directory.record);
+        let inherited = self.inherit(parent, &directory, &make).await?;
+        let record = self.new_record(inode.ino, &make, &directory.record, &inherited);
         let facts = facts_of_new(record.kind());
         // Others see the name before we hear that it is there.
         let turn = inode.turn(How::Exclusive).await;
-        let change = self.creation(parent, name, &record, make.target);
+        let mut change = self.creation(parent, name, &record, make.target);
+        change.put_extras(&Place::entry(parent, name), &inherited.lists);
         let subdirectories = i64::from(record.kind() == Kind::Directory);
         let naming = self.table.get(parent).naming(record.btime, subdirectories);
         self.names.may_come(parent, name);
@@ -245,21 +265,66 @@ impl Dfs {
         change.commit(&self.container).await?.ok_or(Error::Contended { tries: 1 })
     }
 
-    fn new_record(&self, ino: Ino, make: &Make<'_>, parent: &Record) -> Record {
-        let kind = Kind::of_mode(make.mode).expect("callers set the type bits");
+    /// The directory's default ACL decides the mode of what is made in it, or else the umask does.
+    async fn inherit(&self, parent: Ino, directory: &Loaded, make: &Make<'_>) -> Result<Inherited> {
+        let kind = make.kind();
+        if kind == Kind::Symlink {
+            return Ok(Inherited { mode: make.mode, flags: 0, lists: Extras::new() });
+        }
+        let Some(default) = self.default_acl(parent, directory.clone()).await? else {
+            let mode = make.mode & !(make.caller.umask & 0o777);
+            return Ok(Inherited { mode, flags: 0, lists: Extras::new() });
+        };
+        let (mode, access) = default.inherit(make.mode);
+        let mut inherited = Inherited { mode, flags: flag::XATTRS, lists: Extras::new() };
+        if !access.is_minimal() {
+            inherited.flags |= flag::ACL;
+            inherited.lists.push((keys::xattr_akey(acl::ACCESS), access.encode()));
+        }
+        if kind == Kind::Directory {
+            inherited.flags |= flag::DEFAULT_ACL;
+            inherited.lists.push((keys::xattr_akey(acl::DEFAULT), default.encode()));
+        }
+        Ok(inherited)
+    }
+
+    async fn default_acl(&self, parent: Ino, mut directory: Loaded) -> Result<Option<Acl>> {
+        for _ in 0..TRIES_MAX {
+            if !directory.record.has(flag::DEFAULT_ACL) {
+                return Ok(None);
+            }
+            let place = Place::of(&directory.home, parent, self.lease).ok_or(Error::NoEntry)?;
+            let acl = self.stored_acl(&place, acl::DEFAULT).await?;
+            if acl.is_some() {
+                return Ok(acl);
+            }
+            // It moved, or lost its list just now.
+            self.inode(parent)?.doubt();
+            directory = self.directory(parent).await?;
+        }
+        Err(Error::Contended { tries: TRIES_MAX })
+    }
+
+    fn new_record(
+        &self,
+        ino: Ino,
+        make: &Make<'_>,
+        parent: &Record,
+        inherited: &Inherited,
+    ) -> Record {
+        let kind = make.kind();
         let oid = keys::oid(ino, kind);
         let now = self.now();
         let time = Time::from_nanos(now);
         let set_gid = parent.mode & libc::S_ISGID;
-        let inherited = if kind == Kind::Directory { set_gid } else { 0 };
-        let umask = if kind == Kind::Symlink { 0 } else { make.caller.umask & 0o777 };
+        let handed_down = if kind == Kind::Directory { set_gid } else { 0 };
         Record {
-            mode: make.mode & !umask | inherited,
+            mode: inherited.mode | handed_down,
             oid,
             mtime: time,
             ctime: time,
             chunk_bytes: match (kind, parent.chunk_bytes) {
-                (Kind::File | Kind::Directory, 0) => self.chunk_bytes,
+                (Kind::File | Kind::Directory, 0) => self.superblock.chunk_bytes,
                 (Kind::File | Kind::Directory, of_parent) => of_parent,
                 _ => 0,
             },
@@ -274,7 +339,7 @@ impl Dfs {
             atime: time,
             nlink: 1,
             btime: now,
-            flags: 0,
+            flags: inherited.flags,
             rdev: make.rdev,
             tail: Bytes::new(),
         }

@@ -24,6 +24,8 @@ pub enum Error {
     Invalid(&'static str),
     #[error("operation not permitted: {0}")]
     NotPermitted(&'static str),
+    #[error("permission denied: {0}")]
+    Denied(&'static str),
     #[error("no such extended attribute")]
     NoAttribute,
     #[error("extended attribute value larger than {max} bytes")]
@@ -91,6 +93,7 @@ impl Error {
             Self::NameTooLong { .. } => libc::ENAMETOOLONG,
             Self::Invalid(_) => libc::EINVAL,
             Self::NotPermitted(_) => libc::EPERM,
+            Self::Denied(_) => libc::EACCES,
             Self::NoAttribute => libc::ENODATA,
             Self::AttributeTooLarge { .. } => libc::E2BIG,
             Self::AttributeName { .. } => libc::ERANGE,

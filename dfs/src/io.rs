@@ -11,13 +11,14 @@ use bytes::{Bytes, BytesMut};
 use daos_types::Epoch;
 use daos_types::rpc::{Condition, DATA_BYTES_MAX, FetchPart, Fetched, OPS_MAX, ObjectInfo, Op};
 
-use crate::attr::{data_key, without_set_id};
+use crate::attr::data_key;
 use crate::cache::whole_pages;
 use crate::change::{Change, Place, TRIES_MAX};
 use crate::keys;
 use crate::load::{data_end, file_size, object_part, read_object};
 use crate::lock::How;
 use crate::mount::Dfs;
+use crate::privilege::Lost;
 use crate::record::Record;
 use crate::table::{Facts, Home, Inode, Loaded};
 use crate::{Error, FILE_BYTES_MAX, Handle, Ino, Kind, Result};
@@ -143,9 +144,7 @@ impl Dfs {
             return Ok(0);
         }
         let inode = self.inode(ino)?;
-        if kill_priv {
-            self.kill_set_id(&inode).await?;
-        }
+        self.lose(&inode, Lost::by_bytes(kill_priv)).await?;
         if append {
             return self.append(&inode, data).await;
         }
@@ -198,17 +197,6 @@ impl Dfs {
             (Kind::Directory, _) => Err(Error::IsDirectory),
             _ => Err(Error::Invalid("not a regular file")),
         }
-    }
-
-    async fn kill_set_id(&self, inode: &Arc<Inode>) -> Result<()> {
-        let mode = self.load(inode).await?.record.mode;
-        let without = without_set_id(mode);
-        if mode == without {
-            return Ok(());
-        }
-        let _turn = inode.turn(How::Exclusive).await;
-        let chmod = crate::SetAttr { mode: Some(without), ..crate::SetAttr::default() };
-        self.change_attr(inode, chmod).await
     }
 }
 

@@ -11,6 +11,7 @@
 //! Permission checks (the kernel's, by `default_permissions`), locks (the kernel's), path walks, FUSE.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod attr;
 mod attributes;
 mod cache;
@@ -31,6 +32,7 @@ mod names;
 mod numbers;
 mod open;
 mod orphan;
+mod privilege;
 mod query;
 mod readdir;
 mod record;

@@ -24,7 +24,7 @@ impl Dfs {
             objects: usage.objects,
             stored_bytes: usage.stored_bytes,
             snapshots: usage.snapshots,
-            chunk_bytes: self.chunk_bytes,
+            chunk_bytes: self.superblock.chunk_bytes,
             read_only: self.read_only,
             inodes_known: self.table.len(),
             files_open: self.handles.len(),

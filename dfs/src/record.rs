@@ -32,6 +32,12 @@ pub(crate) mod flag {
     pub(crate) const XATTRS: u32 = 2;
     /// An inode made without a name (O_TMPFILE) that may still get one.
     pub(crate) const LINKABLE: u32 = 4;
+    /// A POSIX ACL is stored beside the record: its owner, mask and other are the mode's bits.
+    pub(crate) const ACL: u32 = 8;
+    /// The directory has a default ACL.
+    pub(crate) const DEFAULT_ACL: u32 = 16;
+    /// `security.capability` is stored beside the record: writes, truncates and chowns take it away.
+    pub(crate) const CAPABILITY: u32 = 32;
 }
 
 /// An inode, as stored.
@@ -75,6 +81,10 @@ impl Record {
 
     pub(crate) fn may_have_xattrs(&self) -> bool {
         self.flags & flag::XATTRS != 0
+    }
+
+    pub(crate) fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
     }
 
     /// The entry that names this inode once its record is in the inode table: who it is, and nothing else, so that every

@@ -11,6 +11,7 @@ use crate::keys;
 use crate::load::file_size;
 use crate::lock::How;
 use crate::mount::Dfs;
+use crate::privilege::Lost;
 use crate::record::Record;
 use crate::table::{Facts, Inode, Loaded};
 use crate::{Error, FILE_BYTES_MAX, Ino, NAME_BYTES_MAX, Result, Seek, Space, Time};
@@ -49,7 +50,15 @@ impl Dfs {
     }
 
     /// `mode`: `FALLOC_FL_*`. Allocate, punch a hole, zero a range, each with or without keeping the size as POSIX allows.
-    pub async fn fallocate(&self, ino: Ino, mode: i32, offset: u64, len: u64) -> Result<()> {
+    /// `kill_priv`: set-id bits go.
+    pub async fn fallocate(
+        &self,
+        ino: Ino,
+        mode: i32,
+        offset: u64,
+        len: u64,
+        kill_priv: bool,
+    ) -> Result<()> {
         self.writable()?;
         let plan = plan(mode)?;
         if len == 0 {
@@ -71,7 +80,7 @@ impl Dfs {
         // Size and times first: whatever is cut short, no byte that was there moves past the end.
         let mut batches = ranges.chunks(BATCH);
         let first = batches.next().unwrap_or_default();
-        let done = self.fallocate_first(&inode, plan, end, first).await;
+        let done = self.fallocate_first(&inode, plan, end, first, Lost::by_bytes(kill_priv)).await;
         inode.change_facts(|_| None);
         inode.new_era();
         done?;
@@ -98,6 +107,7 @@ impl Dfs {
         plan: Plan,
         end: u64,
         batch: &[Piece],
+        lost: Lost,
     ) -> Result<()> {
         for _ in 0..TRIES_MAX {
             let old = self.file(inode).await?;
@@ -105,10 +115,11 @@ impl Dfs {
                 return Err(Error::IsDirectory);
             };
             let place = Place::of(&old.home, inode.ino, self.lease).ok_or(Error::Stale)?;
-            let record = sized(&old.record, &info, plan, end, self.now());
+            let mut record = sized(&old.record, &info, plan, end, self.now());
             let mut change = Change::new();
             change.expect_record(&place, &old.record);
             expect_end(&mut change, &old.record, &info);
+            lost.take(&mut record, &place, &mut change);
             change.put_record(&place, &record);
             push_pieces(&mut change, &record, plan, batch);
             if change.commit(&self.container).await?.is_some() {

@@ -26,7 +26,10 @@ pub(crate) const CHUNK_BYTES_DEFAULT: u64 = 1 << 20;
 /// Incompat: inode records have the extension; link counts, inode table, orphans and back pointers exist.
 const INCOMPAT_EXTENDED: u64 = 1;
 const INCOMPAT_KNOWN: u64 = INCOMPAT_EXTENDED;
-const RO_COMPAT_KNOWN: u64 = 0;
+/// Ro-compat: some inode has a POSIX ACL, which a chmod must keep in step with the mode.
+const RO_COMPAT_ACLS: u64 = 1;
+const RO_COMPAT_KNOWN: u64 = RO_COMPAT_ACLS;
+const RO_COMPAT: &str = "DFS_FEAT_RO_COMPAT";
 
 /// What the superblock says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(crate) struct Superblock {
     pub(crate) chunk_bytes: u64,
     /// An ro-compat feature is not known here.
     pub(crate) read_only: bool,
+    /// Ro-compat features, as they were at mount.
+    ro_compat: u64,
 }
 
 impl Superblock {
@@ -79,7 +84,7 @@ impl Superblock {
             // Balanced: every change of the namespace is a transaction.
             ("DFS_MODE".into(), u32s(4)),
             ("DFS_FEAT_COMPAT".into(), u64s(0)),
-            ("DFS_FEAT_RO_COMPAT".into(), u64s(0)),
+            (RO_COMPAT.into(), u64s(0)),
             ("DFS_FEAT_INCOMPAT".into(), u64s(INCOMPAT_EXTENDED)),
         ]
     }
@@ -122,8 +127,16 @@ impl Superblock {
         if chunk_bytes == 0 || chunk_bytes > daos_types::rpc::ARRAY_OFFSET_MAX {
             return Err(Error::Foreign(format!("a chunk size of {chunk_bytes}")));
         }
-        let ro_compat = number(akeys, "DFS_FEAT_RO_COMPAT")?;
-        Ok(Self { chunk_bytes, read_only: ro_compat & !RO_COMPAT_KNOWN != 0 })
+        let ro_compat = number(akeys, RO_COMPAT)?;
+        Ok(Self { chunk_bytes, read_only: ro_compat & !RO_COMPAT_KNOWN != 0, ro_compat })
+    }
+
+    /// A list is stored with `change`: versions that know of none may not write here any more.
+    pub(crate) fn announce_acls(&self, change: &mut Change) {
+        if self.ro_compat & RO_COMPAT_ACLS == 0 {
+            let features = (self.ro_compat | RO_COMPAT_ACLS).to_le_bytes();
+            change.put_single(Self::place().key(RO_COMPAT), Bytes::copy_from_slice(&features));
+        }
     }
 }
 
@@ -181,7 +194,10 @@ mod tests {
     fn own_superblock_is_mountable() {
         let own = fields_with("DFS_HINTS", b"file:single\0");
         let read = Superblock::verify(&own).unwrap();
-        assert_eq!(read, Superblock { chunk_bytes: CHUNK_BYTES_DEFAULT, read_only: false });
+        assert_eq!(
+            read,
+            Superblock { chunk_bytes: CHUNK_BYTES_DEFAULT, read_only: false, ro_compat: 0 }
+        );
     }
 
     #[test]
@@ -192,8 +208,10 @@ mod tests {
 
     #[test]
     fn an_unknown_ro_compat_feature_makes_it_read_only() {
-        let newer = fields_with("DFS_FEAT_RO_COMPAT", &[1, 0, 0, 0, 0, 0, 0, 0]);
+        let newer = fields_with("DFS_FEAT_RO_COMPAT", &[2, 0, 0, 0, 0, 0, 0, 0]);
         assert!(Superblock::verify(&newer).unwrap().read_only);
+        let with_acls = fields_with("DFS_FEAT_RO_COMPAT", &[1, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(!Superblock::verify(&with_acls).unwrap().read_only);
         let newer = fields_with("DFS_FEAT_COMPAT", &[1, 0, 0, 0, 0, 0, 0, 0]);
         assert!(!Superblock::verify(&newer).unwrap().read_only);
     }

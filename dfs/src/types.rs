@@ -171,7 +171,7 @@ pub struct SetAttr {
     pub size: Option<u64>,
     pub atime: Option<SetTime>,
     pub mtime: Option<SetTime>,
-    /// Set when a size change by somebody without CAP_FSETID must clear set-id bits.
+    /// Set when somebody without CAP_FSETID changes the size: set-id bits go.
     pub kill_priv: bool,
 }
 

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use daos_types::rpc::{Condition, Op};
+use daos_types::rpc::{Condition, KeyRef, Op};
 
+use crate::acl::{self, Acl};
 use crate::change::{Change, Place, TRIES_MAX};
 use crate::keys;
 use crate::link::move_to_table;
@@ -16,62 +17,141 @@ use crate::lock::How;
 use crate::mount::Dfs;
 use crate::record::{Record, flag};
 use crate::table::{Home, Inode, Loaded};
-use crate::{Error, Ino, Result, Time, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrSet};
+use crate::{
+    Caller, Error, Ino, Kind, Result, Time, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrSet,
+};
 
+/// What a program may do whoever runs it.
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 /// Xattrs that an entry carries, and their values' bytes.
 const ENTRY_XATTRS_MAX: usize = 8;
 const ENTRY_XATTR_BYTES_MAX: usize = 16 << 10;
 
 impl Dfs {
-    /// `kill_sgid`: the set-gid bit goes with this change (of an ACL, by a caller without rights over the group).
+    /// `kill_sgid`: whoever sets an access ACL is not in the file's group, so its set-gid bit goes.
     pub async fn setxattr(
         &self,
         ino: Ino,
         name: &[u8],
         value: &[u8],
         how: XattrSet,
-        _kill_sgid: bool,
+        kill_sgid: bool,
     ) -> Result<()> {
         self.writable()?;
         check_name(name)?;
         if value.len() > XATTR_VALUE_BYTES_MAX {
             return Err(Error::AttributeTooLarge { max: XATTR_VALUE_BYTES_MAX });
         }
+        match name {
+            acl::ACCESS => return self.set_access_acl(ino, Acl::parse(value)?, kill_sgid).await,
+            acl::DEFAULT => return self.set_default_acl(ino, Acl::parse(value)?).await,
+            _ => {}
+        }
         let akey = keys::xattr_akey(name);
         let value = Bytes::copy_from_slice(value);
-        self.change_xattrs(
-            ino,
-            |change, place| {
-                let key = place.key(akey.clone());
-                match how {
-                    XattrSet::Any => {}
-                    XattrSet::Create => {
-                        change.demand(Condition::AkeyAbsent(key.clone()), Error::Exists)
-                    }
-                    XattrSet::Replace => {
-                        change.demand(Condition::AkeyExists(key.clone()), Error::NoAttribute);
-                    }
+        let adds = Some((name, value.len()));
+        self.change_xattrs(ino, adds, |change, place, record| {
+            let key = place.key(akey.clone());
+            match how {
+                XattrSet::Any => {}
+                XattrSet::Create => {
+                    change.demand(Condition::AkeyAbsent(key.clone()), Error::Exists)
                 }
-                change.put_single(key, value.clone());
-            },
-            Some((name, value.len())),
-        )
+                XattrSet::Replace => {
+                    change.demand(Condition::AkeyExists(key.clone()), Error::NoAttribute);
+                }
+            }
+            change.put_single(key, value.clone());
+            record.flags |= flag_of(name);
+            Ok(())
+        })
         .await
+    }
+
+    /// Lists are stored only where they say more than the mode, which always says what it can of them.
+    async fn set_access_acl(&self, ino: Ino, acl: Option<Acl>, kill_sgid: bool) -> Result<()> {
+        let akey = keys::xattr_akey(acl::ACCESS);
+        let stored = acl.as_ref().filter(|acl| !acl.is_minimal()).map(Acl::encode);
+        let adds = stored.as_ref().map(|value| (acl::ACCESS, value.len()));
+        self.change_xattrs(ino, adds, |change, place, record| {
+            if record.kind() == Kind::Symlink {
+                return Err(Error::NotSupported("ACLs of symlinks"));
+            }
+            if let Some(acl) = &acl {
+                record.mode = record.mode & !0o777 | acl.permissions();
+                record.mode &= if kill_sgid { !libc::S_ISGID } else { !0 };
+            }
+            self.put_list(change, place.key(akey.clone()), record, flag::ACL, stored.as_ref());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_default_acl(&self, ino: Ino, acl: Option<Acl>) -> Result<()> {
+        let akey = keys::xattr_akey(acl::DEFAULT);
+        let stored = acl.as_ref().map(Acl::encode);
+        let adds = stored.as_ref().map(|value| (acl::DEFAULT, value.len()));
+        self.change_xattrs(ino, adds, |change, place, record| {
+            if record.kind() != Kind::Directory && stored.is_some() {
+                return Err(Error::Denied("only directories have default ACLs"));
+            }
+            let key = place.key(akey.clone());
+            self.put_list(change, key, record, flag::DEFAULT_ACL, stored.as_ref());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stores a list, or takes it away.
+    fn put_list(
+        &self,
+        change: &mut Change,
+        key: KeyRef,
+        record: &mut Record,
+        flag: u32,
+        list: Option<&Bytes>,
+    ) {
+        match list {
+            Some(list) => {
+                change.put_single(key, list.clone());
+                record.flags |= flag;
+                self.superblock.announce_acls(change);
+            }
+            None if record.has(flag) => {
+                change.push(Op::PunchAkey(key));
+                record.flags &= !flag;
+            }
+            None => {}
+        }
+    }
+
+    /// The list that is stored beside a record. `None`: none is, or not any more.
+    pub(crate) async fn stored_acl(&self, place: &Place, name: &[u8]) -> Result<Option<Acl>> {
+        let key = place.key(keys::xattr_akey(name));
+        let Some(value) = self.container.fetch_single(key).await? else { return Ok(None) };
+        let damaged = |why| Error::Damaged {
+            what: "POSIX ACL",
+            whose: format!("{} {:?}", place.object, place.dkey),
+            why,
+        };
+        match Acl::parse(&value) {
+            Ok(Some(acl)) => Ok(Some(acl)),
+            Ok(None) => Err(damaged("it has no entries")),
+            Err(_) => Err(damaged("it is not valid")),
+        }
     }
 
     pub async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
         self.writable()?;
         check_name(name)?;
         let akey = keys::xattr_akey(name);
-        self.change_xattrs(
-            ino,
-            |change, place| {
-                let key = place.key(akey.clone());
-                change.demand(Condition::AkeyExists(key.clone()), Error::NoAttribute);
-                change.push(Op::PunchAkey(key));
-            },
-            None,
-        )
+        self.change_xattrs(ino, None, |change, place, record| {
+            let key = place.key(akey.clone());
+            change.demand(Condition::AkeyExists(key.clone()), Error::NoAttribute);
+            change.push(Op::PunchAkey(key));
+            record.flags &= !flag_of(name);
+            Ok(())
+        })
         .await
     }
 
@@ -79,8 +159,8 @@ impl Dfs {
     async fn change_xattrs(
         &self,
         ino: Ino,
-        what: impl Fn(&mut Change, &Place),
         adds: Option<(&[u8], usize)>,
+        what: impl Fn(&mut Change, &Place, &mut Record) -> Result<()>,
     ) -> Result<()> {
         let inode = self.inode(ino)?;
         let _turn = inode.turn(How::Exclusive).await;
@@ -92,16 +172,18 @@ impl Dfs {
                 old = moved;
             }
             let place = Place::of(&old.home, ino, self.lease).ok_or(Error::Stale)?;
-            let record = Record {
+            let mut record = Record {
                 version: old.record.version + 1,
                 ctime: Time::from_nanos(self.now()),
-                flags: old.record.flags | flag::XATTRS,
                 ..Record::clone(&old.record)
             };
             let mut change = Change::new();
             change.expect_record(&place, &old.record);
+            what(&mut change, &place, &mut record)?;
+            if adds.is_some() {
+                record.flags |= flag::XATTRS;
+            }
             change.put_record(&place, &record);
-            what(&mut change, &place);
             if change.commit(&self.container).await?.is_some() {
                 inode.learn(Loaded { home: old.home, record: Arc::new(record) });
                 return Ok(());
@@ -147,7 +229,9 @@ impl Dfs {
         let akey = keys::xattr_akey(name);
         for _ in 0..TRIES_MAX {
             let loaded = self.load(&inode).await?;
-            if !loaded.record.may_have_xattrs() {
+            // The kernel asks for lists whenever somebody is not the owner.
+            let flag = flag_of(name);
+            if !loaded.record.may_have_xattrs() || flag != 0 && !loaded.record.has(flag) {
                 return Err(Error::NoAttribute);
             }
             let place = Place::of(&loaded.home, ino, self.lease).ok_or(Error::Stale)?;
@@ -161,8 +245,8 @@ impl Dfs {
         Err(Error::Contended { tries: TRIES_MAX })
     }
 
-    /// Names, each ended by a NUL.
-    pub async fn listxattr(&self, ino: Ino) -> Result<Bytes> {
+    /// Names, each ended by a NUL. What is for administrators only they see.
+    pub async fn listxattr(&self, ino: Ino, caller: Caller) -> Result<Bytes> {
         let inode = self.inode(ino)?;
         for _ in 0..TRIES_MAX {
             let loaded = self.load(&inode).await?;
@@ -172,7 +256,7 @@ impl Dfs {
             let place = Place::of(&loaded.home, ino, self.lease).ok_or(Error::Stale)?;
             let xattrs = self.fetch_extras(&place, keys::XATTR).await?;
             if self.still_there(&inode, &loaded).await? {
-                return Ok(names(&xattrs));
+                return Ok(names(&xattrs, caller.uid == 0));
             }
         }
         Err(Error::Contended { tries: TRIES_MAX })
@@ -184,10 +268,14 @@ impl Dfs {
     }
 }
 
-fn names(xattrs: &Extras) -> Bytes {
+fn names(xattrs: &Extras, trusted: bool) -> Bytes {
     let mut names = Vec::new();
     for (akey, _) in xattrs {
-        names.extend_from_slice(&akey.as_bytes()[keys::XATTR.len()..]);
+        let name = &akey.as_bytes()[keys::XATTR.len()..];
+        if name.starts_with(b"trusted.") && !trusted {
+            continue;
+        }
+        names.extend_from_slice(name);
         names.push(0);
     }
     names.into()
@@ -202,18 +290,30 @@ fn entry_can_carry(extras: &Extras, name: &[u8], len: usize) -> bool {
     count <= ENTRY_XATTRS_MAX && bytes <= ENTRY_XATTR_BYTES_MAX
 }
 
+/// The record's flag that says for certain whether an attribute of this name is there; 0: no flag does.
+fn flag_of(name: &[u8]) -> u32 {
+    match name {
+        acl::ACCESS => flag::ACL,
+        acl::DEFAULT => flag::DEFAULT_ACL,
+        CAPABILITY => flag::CAPABILITY,
+        _ => 0,
+    }
+}
+
 fn check_name(name: &[u8]) -> Result<()> {
     if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
         return Err(Error::AttributeName { max: XATTR_NAME_BYTES_MAX });
     }
-    if name.starts_with(b"system.") {
-        return Err(Error::NotSupported("system.* attributes"));
+    if name == acl::ACCESS || name == acl::DEFAULT {
+        return Ok(());
     }
     let prefixes: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
     if prefixes.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix)) {
         Ok(())
     } else {
-        Err(Error::NotSupported("attributes other than user.*, trusted.* and security.*"))
+        Err(Error::NotSupported(
+            "attributes other than user.*, trusted.*, security.* and POSIX ACLs",
+        ))
     }
 }
 
@@ -225,7 +325,8 @@ mod tests {
     fn names_have_a_known_prefix() {
         assert!(check_name(b"user.a").is_ok());
         assert!(check_name(b"security.capability").is_ok());
-        assert!(matches!(check_name(b"system.posix_acl_access"), Err(Error::NotSupported(_))));
+        assert!(check_name(b"system.posix_acl_access").is_ok());
+        assert!(matches!(check_name(b"system.other"), Err(Error::NotSupported(_))));
         assert!(check_name(b"user.").is_err());
         assert!(check_name(b"plain").is_err());
     }

@@ -70,7 +70,7 @@ fn what_is_cut_or_punched_is_not_remembered() {
         dfs.setattr(f, size(100_000)).await.unwrap();
         assert_eq!(all().await[..], [vec![7; 50_000], vec![0; 50_000]].concat());
         let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        dfs.fallocate(f, punch, 10, 20_000).await.unwrap();
+        dfs.fallocate(f, punch, 10, 20_000, false).await.unwrap();
         assert_eq!(all().await[..30], [vec![7; 10], vec![0; 20]].concat());
         dfs.write(f, Handle(0), 0, Bytes::from_static(b"end"), true, false).await.unwrap();
         assert_eq!(read(&dfs, f, 99_999, 10).await, &b"\0end"[..]);

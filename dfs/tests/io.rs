@@ -170,12 +170,12 @@ fn writes_by_others_take_set_id_bits() {
 fn fallocate_gives_space_that_reads_as_zeros() {
     on_a_new_filesystem(|dfs| async move {
         let f = file_with(&dfs, dfs.root(), "f", b"abc").await;
-        dfs.fallocate(f, 0, 0, 3 * CHUNK).await.unwrap();
+        dfs.fallocate(f, 0, 0, 3 * CHUNK, false).await.unwrap();
         let attr = dfs.getattr(f).await.unwrap();
         assert_eq!(attr.size, 3 * CHUNK);
         assert!(attr.blocks * 512 >= 3 * CHUNK, "{} blocks", attr.blocks);
         assert_eq!(read(&dfs, f, 0, 5).await, &b"abc\0\0"[..]);
-        dfs.fallocate(f, libc::FALLOC_FL_KEEP_SIZE, 5 * CHUNK, 10).await.unwrap();
+        dfs.fallocate(f, libc::FALLOC_FL_KEEP_SIZE, 5 * CHUNK, 10, false).await.unwrap();
         assert_eq!(dfs.getattr(f).await.unwrap().size, 3 * CHUNK);
         // A truncate to the same size frees what lies behind it.
         let before = dfs.getattr(f).await.unwrap().blocks;
@@ -189,18 +189,18 @@ fn holes_can_be_punched_anywhere_and_the_size_stays() {
     on_a_new_filesystem(|dfs| async move {
         let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let f = file_with(&dfs, dfs.root(), "f", &vec![9; 3 << 20]).await;
-        dfs.fallocate(f, punch, CHUNK - 10, 20).await.unwrap();
+        dfs.fallocate(f, punch, CHUNK - 10, 20, false).await.unwrap();
         let around = read(&dfs, f, CHUNK - 11, 22).await;
         assert_eq!(around[..], [&[9][..], &[0; 20], &[9]].concat());
         // To the end and past it.
-        dfs.fallocate(f, punch, 100, 1 << 40).await.unwrap();
+        dfs.fallocate(f, punch, 100, 1 << 40, false).await.unwrap();
         assert_eq!(dfs.getattr(f).await.unwrap().size, 3 * CHUNK);
         assert_eq!(read(&dfs, f, 3 * CHUNK - 5, 100).await, [0; 5][..]);
         let hole = dfs.lseek(f, 0, Seek::Hole).await.unwrap();
         assert!((100..=4096).contains(&hole), "{hole}");
         assert_eq!(errno(dfs.lseek(f, 4096, Seek::Data).await), libc::ENXIO);
-        assert_eq!(errno(dfs.fallocate(f, 0, 0, 0).await), libc::EINVAL);
-        let collapse = dfs.fallocate(f, libc::FALLOC_FL_COLLAPSE_RANGE, 0, 4096).await;
+        assert_eq!(errno(dfs.fallocate(f, 0, 0, 0, false).await), libc::EINVAL);
+        let collapse = dfs.fallocate(f, libc::FALLOC_FL_COLLAPSE_RANGE, 0, 4096, false).await;
         assert_eq!(errno(collapse), libc::EOPNOTSUPP);
     });
 }
@@ -210,12 +210,12 @@ fn zeroed_ranges_keep_their_space() {
     on_a_new_filesystem(|dfs| async move {
         let f = file_with(&dfs, dfs.root(), "f", &vec![9; 1 << 20]).await;
         let zero = libc::FALLOC_FL_ZERO_RANGE;
-        dfs.fallocate(f, zero, 4096, 8192).await.unwrap();
+        dfs.fallocate(f, zero, 4096, 8192, false).await.unwrap();
         assert_eq!(read(&dfs, f, 4095, 3).await, &[9, 0, 0][..]);
         assert!(dfs.getattr(f).await.unwrap().blocks >= 2048);
-        dfs.fallocate(f, zero, CHUNK, 10).await.unwrap();
+        dfs.fallocate(f, zero, CHUNK, 10, false).await.unwrap();
         assert_eq!(dfs.getattr(f).await.unwrap().size, CHUNK + 10);
-        dfs.fallocate(f, zero | libc::FALLOC_FL_KEEP_SIZE, CHUNK, 100).await.unwrap();
+        dfs.fallocate(f, zero | libc::FALLOC_FL_KEEP_SIZE, CHUNK, 100, false).await.unwrap();
         assert_eq!(dfs.getattr(f).await.unwrap().size, CHUNK + 10);
     });
 }
@@ -228,7 +228,7 @@ fn lseek_finds_data_and_holes() {
         write(&dfs, f, 2 * CHUNK, &[1; 4096]).await;
         write(&dfs, f, 2 * CHUNK + 4096, &[1; 4096]).await;
         truncate(&dfs, f, 9 * CHUNK).await.unwrap();
-        dfs.fallocate(f, 0, 5 * CHUNK, 4096).await.unwrap();
+        dfs.fallocate(f, 0, 5 * CHUNK, 4096, false).await.unwrap();
         assert_eq!(dfs.lseek(f, 0, Seek::Data).await.unwrap(), 2 * CHUNK);
         assert_eq!(dfs.lseek(f, 0, Seek::Hole).await.unwrap(), 0);
         assert_eq!(dfs.lseek(f, 2 * CHUNK + 5, Seek::Data).await.unwrap(), 2 * CHUNK + 5);
@@ -246,12 +246,12 @@ fn copies_stay_inside_the_filesystem() {
     on_a_new_filesystem(|dfs| async move {
         let a = file_with(&dfs, dfs.root(), "a", b"0123456789").await;
         let b = file_with(&dfs, dfs.root(), "b", b"xxxx").await;
-        assert_eq!(dfs.copy_file_range(a, 2, b, 1, 5).await, Ok(5));
+        assert_eq!(dfs.copy_file_range((a, 2), (b, 1), 5, false).await, Ok(5));
         assert_eq!(read(&dfs, b, 0, 99).await, "x23456");
-        assert_eq!(dfs.copy_file_range(a, 8, b, 0, 100).await, Ok(2));
-        assert_eq!(dfs.copy_file_range(a, 10, b, 0, 100).await, Ok(0));
-        assert_eq!(errno(dfs.copy_file_range(a, 0, a, 5, 6).await), libc::EINVAL);
-        assert_eq!(dfs.copy_file_range(a, 0, a, 10, 5).await, Ok(5));
+        assert_eq!(dfs.copy_file_range((a, 8), (b, 0), 100, false).await, Ok(2));
+        assert_eq!(dfs.copy_file_range((a, 10), (b, 0), 100, false).await, Ok(0));
+        assert_eq!(errno(dfs.copy_file_range((a, 0), (a, 5), 6, false).await), libc::EINVAL);
+        assert_eq!(dfs.copy_file_range((a, 0), (a, 10), 5, false).await, Ok(5));
         assert_eq!(read(&dfs, a, 8, 99).await, "8901234");
     });
 }

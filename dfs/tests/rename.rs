@@ -41,7 +41,7 @@ fn a_replaced_file_goes_and_its_xattrs_do_not_stay() {
         dfs.setxattr(a, b"user.new", b"y", XattrSet::Any, false).await.unwrap();
         rename(&dfs, (root, "a"), (root, "b"), PLAIN).await.unwrap();
         assert_eq!(names(&dfs, root).await, ["b"]);
-        assert_eq!(dfs.listxattr(a).await.unwrap(), &b"user.new\0"[..]);
+        assert_eq!(dfs.listxattr(a, ROOT_USER).await.unwrap(), &b"user.new\0"[..]);
         assert_eq!(errno(dfs.getxattr(a, b"user.old").await), libc::ENODATA);
         assert_eq!(dfs.getattr(b).await.unwrap().nlink, 0);
     });
@@ -135,8 +135,8 @@ fn exchange_swaps_everything() {
         rename(&dfs, (root, "f"), (d, "s"), EXCHANGE).await.unwrap();
         assert_eq!(lookup(&dfs, root, "f").await.unwrap().ino, s);
         assert_eq!(lookup(&dfs, d, "s").await.unwrap().ino, f);
-        assert_eq!(dfs.listxattr(f).await.unwrap(), &b"user.f\0"[..]);
-        assert_eq!(dfs.listxattr(s).await.unwrap(), &b"user.s\0"[..]);
+        assert_eq!(dfs.listxattr(f, ROOT_USER).await.unwrap(), &b"user.f\0"[..]);
+        assert_eq!(dfs.listxattr(s, ROOT_USER).await.unwrap(), &b"user.s\0"[..]);
         assert_eq!(dfs.getattr(root).await.unwrap().nlink, 4);
         assert_eq!(dfs.getattr(d).await.unwrap().nlink, 2);
         let refused = rename(&dfs, (root, "f"), (root, "no"), EXCHANGE).await;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use dfs::{RenameFlags, XattrSet};
+use dfs::{RenameFlags, SetAttr, XattrSet};
 
 #[test]
 fn values_come_back_and_flags_mean_what_they_say() {
@@ -20,7 +20,10 @@ fn values_come_back_and_flags_mean_what_they_say() {
         assert_eq!(dfs.getxattr(f, b"user.a").await.unwrap(), "");
         dfs.setxattr(f, b"security.x", b"3", XattrSet::Any, false).await.unwrap();
         dfs.setxattr(f, b"trusted.y", b"4", XattrSet::Any, false).await.unwrap();
-        assert_eq!(dfs.listxattr(f).await.unwrap(), &b"security.x\0trusted.y\0user.a\0"[..]);
+        assert_eq!(
+            dfs.listxattr(f, ROOT_USER).await.unwrap(),
+            &b"security.x\0trusted.y\0user.a\0"[..]
+        );
         dfs.removexattr(f, b"user.a").await.unwrap();
         assert_eq!(errno(dfs.removexattr(f, b"user.a").await), libc::ENODATA);
         assert!(dfs.getattr(f).await.unwrap().ctime > ctime);
@@ -39,8 +42,8 @@ fn limits_have_their_own_errno() {
         let long = [&b"user."[..], &[b'n'; 251]].concat();
         assert_eq!(errno(dfs.setxattr(f, &long, b"", any, false).await), libc::ERANGE);
         dfs.setxattr(f, &long[..255], b"", any, false).await.unwrap();
-        let acl = dfs.setxattr(f, b"system.posix_acl_access", b"", any, false).await;
-        assert_eq!(errno(acl), libc::EOPNOTSUPP);
+        let other = dfs.setxattr(f, b"system.other", b"", any, false).await;
+        assert_eq!(errno(other), libc::EOPNOTSUPP);
         assert_eq!(errno(dfs.getxattr(f, b"other.a").await), libc::EOPNOTSUPP);
     });
 }
@@ -66,7 +69,7 @@ fn a_thousand_large_xattrs_move_with_their_file() {
         for ino in [f, d] {
             assert_eq!(dfs.getxattr(ino, b"user.999").await.unwrap(), vec![231; 999]);
             assert_eq!(dfs.getxattr(ino, b"user.3").await.unwrap(), vec![3; 65_536]);
-            let list = dfs.listxattr(ino).await.unwrap();
+            let list = dfs.listxattr(ino, ROOT_USER).await.unwrap();
             assert_eq!(list.iter().filter(|byte| **byte == 0).count(), 1000);
         }
         assert_eq!(lookup(&dfs, d, "g").await.unwrap().ino, f);
@@ -78,5 +81,47 @@ fn a_thousand_large_xattrs_move_with_their_file() {
         let dfs = mount(&container).await;
         assert_eq!(errno(dfs.getattr(f).await), libc::ESTALE);
         assert_eq!(errno(dfs.getattr(d).await), libc::ESTALE);
+    });
+}
+
+#[test]
+fn attributes_for_administrators_are_listed_for_them_only() {
+    on_a_new_filesystem(|dfs| async move {
+        let f = file_with(&dfs, dfs.root(), "f", b"").await;
+        dfs.setxattr(f, b"trusted.t", b"1", XattrSet::Any, false).await.unwrap();
+        dfs.setxattr(f, b"user.u", b"2", XattrSet::Any, false).await.unwrap();
+        assert_eq!(dfs.listxattr(f, ROOT_USER).await.unwrap(), &b"trusted.t\0user.u\0"[..]);
+        assert_eq!(dfs.listxattr(f, USER).await.unwrap(), &b"user.u\0"[..]);
+    });
+}
+
+#[test]
+fn capabilities_go_with_the_bytes_they_were_given_for() {
+    on_a_new_filesystem(|dfs| async move {
+        let name = b"security.capability";
+        let root = dfs.root();
+        let f = file_with(&dfs, root, "f", b"1234").await;
+        let g = file_with(&dfs, root, "g", b"1234").await;
+        for change in 0..5 {
+            dfs.setxattr(f, name, b"cap", XattrSet::Any, false).await.unwrap();
+            let chmod = SetAttr { mode: Some(0o755), ..SetAttr::default() };
+            dfs.setattr(f, chmod).await.unwrap();
+            assert_eq!(dfs.getxattr(f, name).await.unwrap(), "cap");
+            match change {
+                0 => write(&dfs, f, 1, b"x").await,
+                1 => {
+                    let size = SetAttr { size: Some(3), ..SetAttr::default() };
+                    dfs.setattr(f, size).await.map(|_| ()).unwrap();
+                }
+                2 => {
+                    let owner = SetAttr { uid: Some(3), ..SetAttr::default() };
+                    dfs.setattr(f, owner).await.map(|_| ()).unwrap();
+                }
+                3 => dfs.fallocate(f, 0, 0, 10, false).await.unwrap(),
+                _ => assert_eq!(dfs.copy_file_range((g, 0), (f, 0), 2, false).await, Ok(2)),
+            }
+            assert_eq!(errno(dfs.getxattr(f, name).await), libc::ENODATA, "change {change}");
+            assert_eq!(dfs.listxattr(f, ROOT_USER).await.unwrap(), "");
+        }
     });
 }

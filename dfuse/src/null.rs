@@ -431,13 +431,13 @@ impl Filesystem for Null {
     async fn getxattr(&self, _: Ino, _: &[u8]) -> Result<Bytes> {
         Err(Error::NoAttribute)
     }
-    async fn listxattr(&self, _: Ino) -> Result<Bytes> {
+    async fn listxattr(&self, _: Ino, _: Caller) -> Result<Bytes> {
         Ok(Bytes::new())
     }
     async fn removexattr(&self, _: Ino, _: &[u8]) -> Result<()> {
         Err(Error::NoAttribute)
     }
-    async fn fallocate(&self, _: Ino, _: i32, _: u64, _: u64) -> Result<()> {
+    async fn fallocate(&self, _: Ino, _: i32, _: u64, _: u64, _: bool) -> Result<()> {
         Err(Error::NotSupported("fallocate"))
     }
 

@@ -78,6 +78,8 @@ pub struct CopyRange {
     pub to: Ino,
     pub to_offset: u64,
     pub len: u64,
+    /// Set-id bits of the target are to be cleared.
+    pub kill_priv: bool,
 }
 
 macro_rules! operations {
@@ -126,10 +128,11 @@ operations! {
     /// `kill_sgid`: the set-gid bit goes with this change of an ACL.
     setxattr(ino: Ino, name: &[u8], value: &[u8], set: XattrSet, kill_sgid: bool) -> ();
     getxattr(ino: Ino, name: &[u8]) -> Bytes;
-    /// Names, each ended by NUL.
-    listxattr(ino: Ino) -> Bytes;
+    /// Names that the caller may see, each ended by NUL.
+    listxattr(ino: Ino, caller: Caller) -> Bytes;
     removexattr(ino: Ino, name: &[u8]) -> ();
-    fallocate(ino: Ino, mode: i32, offset: u64, len: u64) -> ();
+    /// `kill_priv`: set-id bits are to be cleared.
+    fallocate(ino: Ino, mode: i32, offset: u64, len: u64, kill_priv: bool) -> ();
     lseek(ino: Ino, offset: u64, seek: Seek) -> u64;
     copy_file_range(range: CopyRange) -> usize;
 }

@@ -142,19 +142,27 @@ impl Filesystem for Dfs {
     async fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Bytes> {
         Dfs::getxattr(self, ino, name).await
     }
-    async fn listxattr(&self, ino: Ino) -> Result<Bytes> {
-        Dfs::listxattr(self, ino).await
+    async fn listxattr(&self, ino: Ino, caller: Caller) -> Result<Bytes> {
+        Dfs::listxattr(self, ino, caller).await
     }
     async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
         Dfs::removexattr(self, ino, name).await
     }
-    async fn fallocate(&self, ino: Ino, mode: i32, offset: u64, len: u64) -> Result<()> {
-        Dfs::fallocate(self, ino, mode, offset, len).await
+    async fn fallocate(
+        &self,
+        ino: Ino,
+        mode: i32,
+        offset: u64,
+        len: u64,
+        kill_priv: bool,
+    ) -> Result<()> {
+        Dfs::fallocate(self, ino, mode, offset, len, kill_priv).await
     }
     async fn lseek(&self, ino: Ino, offset: u64, seek: Seek) -> Result<u64> {
         Dfs::lseek(self, ino, offset, seek).await
     }
     async fn copy_file_range(&self, r: CopyRange) -> Result<usize> {
-        Dfs::copy_file_range(self, r.from, r.from_offset, r.to, r.to_offset, r.len).await
+        let (from, to) = ((r.from, r.from_offset), (r.to, r.to_offset));
+        Dfs::copy_file_range(self, from, to, r.len, r.kill_priv).await
     }
 }

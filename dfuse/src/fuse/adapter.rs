@@ -188,12 +188,14 @@ fn wanted(caching: bool) -> InitFlags {
         | InitFlags::FUSE_ASYNC_DIO
         | InitFlags::FUSE_BIG_WRITES
         | InitFlags::FUSE_DO_READDIRPLUS
+        | InitFlags::FUSE_DONT_MASK
         | InitFlags::FUSE_EXPLICIT_INVAL_DATA
         | InitFlags::FUSE_EXPORT_SUPPORT
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         | InitFlags::FUSE_MAX_PAGES
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT
         | InitFlags::FUSE_PARALLEL_DIROPS
+        | InitFlags::FUSE_POSIX_ACL
         | InitFlags::FUSE_READDIRPLUS_AUTO;
     if caching {
         flags |= InitFlags::FUSE_CACHE_SYMLINKS;
@@ -215,7 +217,11 @@ fn caller(request: &Request) -> Caller {
     Caller::new(request.uid(), request.gid())
 }
 
-/// Whether set-id bits go when this caller truncates. fuser does not pass FATTR_KILL_SUIDGID on, by which the kernel says that the
+fn maker(request: &Request, umask: u32) -> Caller {
+    Caller { umask, ..caller(request) }
+}
+
+/// Whether set-id bits go when this caller truncates, allocates or copies. fuser does not pass FATTR_KILL_SUIDGID on, by which the kernel says that the
 /// caller lacks CAP_FSETID; root has it, as a rule, and others have not.
 fn kill_priv(request: &Request) -> bool {
     request.uid() != 0
@@ -309,13 +315,13 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
         self.requests.count(8); // MKNOD
         let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
-        let caller = caller(request);
+        let caller = maker(request, umask);
         self.entry(reply, async move { fs.mknod(parent, &name, mode, rdev, caller).await });
     }
 
@@ -325,12 +331,12 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         self.requests.count(9); // MKDIR
         let (fs, parent, name) = (self.fs(), self.ino(parent), owned(name));
-        let caller = caller(request);
+        let caller = maker(request, umask);
         self.entry(reply, async move { fs.mkdir(parent, &name, mode, caller).await });
     }
 
@@ -407,13 +413,13 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         self.requests.count(35); // CREATE
         let (view, parent, name) = (self.view.clone(), self.ino(parent), owned(name));
-        let caller = caller(request);
+        let caller = maker(request, umask);
         self.executor.spawn(async move {
             match view.fs.create(parent, &name, mode, flags, caller).await {
                 Ok((entry, opened)) => reply.created(
@@ -623,10 +629,10 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         self.xattr(size, reply, async move { fs.getxattr(ino, &name).await });
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         self.requests.count(23); // LISTXATTR
-        let (fs, ino) = (self.fs(), self.ino(ino));
-        self.xattr(size, reply, async move { fs.listxattr(ino).await });
+        let (fs, ino, caller) = (self.fs(), self.ino(ino), caller(request));
+        self.xattr(size, reply, async move { fs.listxattr(ino, caller).await });
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -642,7 +648,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -651,8 +657,8 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         reply: ReplyEmpty,
     ) {
         self.requests.count(43); // FALLOCATE
-        let (fs, ino) = (self.fs(), self.ino(ino));
-        self.empty(reply, async move { fs.fallocate(ino, mode, offset, len).await });
+        let (fs, ino, kill) = (self.fs(), self.ino(ino), kill_priv(request));
+        self.empty(reply, async move { fs.fallocate(ino, mode, offset, len, kill).await });
     }
 
     fn lseek(
@@ -682,7 +688,7 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
 
     fn copy_file_range(
         &self,
-        _: &Request,
+        request: &Request,
         from: INodeNo,
         _: FileHandle,
         from_offset: u64,
@@ -700,10 +706,10 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         let (from, to) = (self.ino(from), self.ino(to));
         // The reply counts in 32 bits.
         let len = len.min(1 << 30);
+        let kill_priv = kill_priv(request);
+        let range = CopyRange { from, from_offset, to, to_offset, len, kill_priv };
         let fs = self.fs();
-        self.written(reply, async move {
-            fs.copy_file_range(CopyRange { from, from_offset, to, to_offset, len }).await
-        });
+        self.written(reply, async move { fs.copy_file_range(range).await });
     }
 }
 

@@ -34,6 +34,9 @@ pub struct PosixTree {
 }
 
 pub const ROOT: usize = 0;
+pub const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+const CAPABILITY: &[u8] = b"security.capability";
+pub const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 pub const XATTR_ANY: i32 = 0;
 
 fn node(mode: u32, uid: u32, gid: u32, parent: usize) -> Node {
@@ -113,7 +116,7 @@ impl PosixTree {
         directory.entries.get(name).copied().ok_or(libc::ENOENT)
     }
 
-    /// A new inode of any kind. `target` is a symlink's.
+    /// A new inode of any kind. `mode` is what was asked for, `target` a symlink's.
     pub fn make(
         &mut self,
         parent: usize,
@@ -122,6 +125,7 @@ impl PosixTree {
         (uid, gid): (u32, u32),
         rdev: u32,
         target: &[u8],
+        umask: u32,
     ) -> Answer<usize> {
         let directory = self.directory(parent)?;
         if directory.nlink == 0 {
@@ -133,6 +137,21 @@ impl PosixTree {
         let mut new = node(mode, uid, gid, parent);
         new.rdev = rdev;
         new.target = target.to_vec();
+        match directory.xattrs.get(DEFAULT_ACL) {
+            _ if new.kind() == libc::S_IFLNK => {}
+            None => new.mode &= !umask,
+            Some(default) => {
+                let mut acl = default.clone();
+                new.mode &= !0o777 | acl_permissions(&acl);
+                acl_chmod(&mut acl, new.mode);
+                if acl_is_long(&acl) {
+                    new.xattrs.insert(ACCESS_ACL.to_vec(), acl);
+                }
+                if new.is_directory() {
+                    new.xattrs.insert(DEFAULT_ACL.to_vec(), default.clone());
+                }
+            }
+        }
         if directory.mode & libc::S_ISGID != 0 {
             new.gid = directory.gid;
             if new.is_directory() {
@@ -283,11 +302,40 @@ impl PosixTree {
     pub fn chmod(&mut self, id: usize, mode: u32) {
         let node = self.at(id);
         node.mode = node.kind() | mode & 0o7777;
+        if let Some(acl) = node.xattrs.get_mut(ACCESS_ACL) {
+            acl_chmod(acl, mode);
+        }
+    }
+
+    /// `acl` is valid.
+    pub fn set_acl(&mut self, id: usize, acl: &[u8], kill_sgid: bool) -> Answer<()> {
+        let node = self.at(id);
+        if node.kind() == libc::S_IFLNK {
+            return Err(libc::EOPNOTSUPP);
+        }
+        node.mode = node.mode & !0o777 | acl_permissions(acl);
+        if kill_sgid {
+            node.mode &= !libc::S_ISGID;
+        }
+        node.xattrs.remove(ACCESS_ACL);
+        if acl_is_long(acl) {
+            node.xattrs.insert(ACCESS_ACL.to_vec(), acl.to_vec());
+        }
+        Ok(())
+    }
+
+    pub fn set_default_acl(&mut self, id: usize, acl: &[u8]) -> Answer<()> {
+        if !self.node(id).is_directory() {
+            return Err(libc::EACCES);
+        }
+        self.at(id).xattrs.insert(DEFAULT_ACL.to_vec(), acl.to_vec());
+        Ok(())
     }
 
     pub fn chown(&mut self, id: usize, uid: u32, gid: u32) {
         let node = self.at(id);
         (node.uid, node.gid) = (uid, gid);
+        node.xattrs.remove(CAPABILITY);
         node.clear_set_id();
     }
 
@@ -304,14 +352,27 @@ impl PosixTree {
         }
     }
 
-    pub fn truncate(&mut self, id: usize, size: usize) -> Answer<()> {
+    /// Its bytes change, by somebody who may keep set-id bits or not.
+    fn touch(&mut self, id: usize, kill: bool) {
+        let node = self.at(id);
+        node.xattrs.remove(CAPABILITY);
+        if kill {
+            node.clear_set_id();
+        }
+    }
+
+    pub fn truncate(&mut self, id: usize, size: usize, kill: bool) -> Answer<()> {
+        self.file(id)?;
+        self.touch(id, kill);
         let file = self.file(id)?;
         file.data.resize(size, 0);
         file.mtime = None;
         Ok(())
     }
 
-    pub fn write(&mut self, id: usize, offset: usize, bytes: &[u8]) -> Answer<()> {
+    pub fn write(&mut self, id: usize, offset: usize, bytes: &[u8], kill: bool) -> Answer<()> {
+        self.file(id)?;
+        self.touch(id, kill);
         let file = self.file(id)?;
         let end = offset + bytes.len();
         if file.data.len() < end {
@@ -322,9 +383,9 @@ impl PosixTree {
         Ok(())
     }
 
-    pub fn append(&mut self, id: usize, bytes: &[u8]) -> Answer<()> {
+    pub fn append(&mut self, id: usize, bytes: &[u8], kill: bool) -> Answer<()> {
         let end = self.file(id)?.data.len();
-        self.write(id, end, bytes)
+        self.write(id, end, bytes, kill)
     }
 
     pub fn read(&mut self, id: usize, offset: usize, len: usize) -> Answer<&[u8]> {
@@ -341,7 +402,10 @@ impl PosixTree {
         len: usize,
         zero: bool,
         keep_size: bool,
+        kill: bool,
     ) -> Answer<()> {
+        self.file(id)?;
+        self.touch(id, kill);
         let file = self.file(id)?;
         let end = offset + len;
         if !keep_size && file.data.len() < end {
@@ -356,15 +420,12 @@ impl PosixTree {
         Ok(())
     }
 
-    pub fn punch(&mut self, id: usize, offset: usize, len: usize) -> Answer<()> {
-        self.allocate(id, offset, len, true, true)
-    }
-
     pub fn copy(
         &mut self,
         (from, from_offset): (usize, usize),
         (to, to_offset): (usize, usize),
         len: usize,
+        kill: bool,
     ) -> Answer<usize> {
         let overlaps = from_offset < to_offset + len && to_offset < from_offset + len;
         if from == to && overlaps {
@@ -373,7 +434,7 @@ impl PosixTree {
         self.file(to)?;
         let bytes = self.read(from, from_offset, len)?.to_vec();
         if !bytes.is_empty() {
-            self.write(to, to_offset, &bytes)?;
+            self.write(to, to_offset, &bytes, kill)?;
         }
         Ok(bytes.len())
     }
@@ -414,6 +475,34 @@ impl PosixTree {
     }
 }
 
+/// Entries of an ACL's xattr: 8 bytes each, after 4; the tag is the first byte, the permissions are the third.
+fn acl_entry(acl: &mut [u8], tag: u8) -> Option<&mut u8> {
+    acl[4..].chunks_exact_mut(8).find(|entry| entry[0] == tag).map(|entry| &mut entry[2])
+}
+
+/// Owner, mask (if there is none, the group), other.
+fn acl_classes(acl: &[u8]) -> [u8; 3] {
+    let mask = acl[4..].chunks_exact(8).any(|entry| entry[0] == 0x10);
+    [0x01, if mask { 0x10 } else { 0x04 }, 0x20]
+}
+
+fn acl_permissions(acl: &[u8]) -> u32 {
+    let mut acl = acl.to_vec();
+    acl_classes(&acl.clone()).into_iter().fold(0, |mode, tag| {
+        mode << 3 | u32::from(*acl_entry(&mut acl, tag).expect("the ACL is valid"))
+    })
+}
+
+fn acl_chmod(acl: &mut [u8], mode: u32) {
+    for (tag, shift) in acl_classes(acl).into_iter().zip([6, 3, 0]) {
+        *acl_entry(acl, tag).expect("the ACL is valid") = (mode >> shift & 7) as u8;
+    }
+}
+
+fn acl_is_long(acl: &[u8]) -> bool {
+    acl.len() > 4 + 3 * 8
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,10 +510,10 @@ mod tests {
     #[test]
     fn open_files_outlive_their_names() {
         let mut tree = PosixTree::default();
-        let id = tree.make(ROOT, b"f", libc::S_IFREG, (0, 0), 0, b"").unwrap();
+        let id = tree.make(ROOT, b"f", libc::S_IFREG, (0, 0), 0, b"", 0).unwrap();
         tree.open(id);
         tree.unlink(ROOT, b"f").unwrap();
-        tree.write(id, 2, b"x").unwrap();
+        tree.write(id, 2, b"x", false).unwrap();
         assert_eq!(tree.read(id, 0, 9), Ok(&b"\0\0x"[..]));
         tree.close(id);
         assert!(!tree.exists(id));
@@ -433,8 +522,8 @@ mod tests {
     #[test]
     fn directories_do_not_move_below_themselves() {
         let mut tree = PosixTree::default();
-        let a = tree.make(ROOT, b"a", libc::S_IFDIR, (0, 0), 0, b"").unwrap();
-        let b = tree.make(a, b"b", libc::S_IFDIR, (0, 0), 0, b"").unwrap();
+        let a = tree.make(ROOT, b"a", libc::S_IFDIR, (0, 0), 0, b"", 0).unwrap();
+        let b = tree.make(a, b"b", libc::S_IFDIR, (0, 0), 0, b"", 0).unwrap();
         assert_eq!(tree.rename((ROOT, b"a"), (b, b"c"), false, false), Err(libc::EINVAL));
         assert_eq!(tree.rename((a, b"b"), (ROOT, b"a"), false, false), Err(libc::ENOTEMPTY));
         tree.rename((a, b"b"), (ROOT, b"c"), false, false).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use daos_types::Csum;
-use dfs::{Dfs, Handle, Ino, Kind, Result};
+use dfs::{Caller, Dfs, Handle, Ino, Kind, Result};
 
 /// What a power cut must not mix up. Times are not in it: nobody syncs them alone.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,7 +75,12 @@ async fn node(dfs: &Dfs, ino: Ino) -> Result<Node> {
         _ => Vec::new(),
     };
     let mut xattrs = BTreeMap::new();
-    for name in dfs.listxattr(ino).await?.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in dfs
+        .listxattr(ino, Caller::default())
+        .await?
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         let value = dfs.getxattr(ino, name).await?;
         let name = String::from_utf8_lossy(name).into_owned();
         xattrs.insert(name, (value.len(), daos_types::crc32c(&value)));

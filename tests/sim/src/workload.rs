@@ -145,10 +145,10 @@ pub async fn apply_below(dfs: &Dfs, top: Ino, step: &Step) -> Result<()> {
         }
         Step::PunchHole { path, offset, bytes } => {
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-            dfs.fallocate(resolve(path).await?, mode, *offset, *bytes).await
+            dfs.fallocate(resolve(path).await?, mode, *offset, *bytes, false).await
         }
         Step::Allocate { path, offset, bytes } => {
-            dfs.fallocate(resolve(path).await?, 0, *offset, *bytes).await
+            dfs.fallocate(resolve(path).await?, 0, *offset, *bytes, false).await
         }
         Step::Xattr(path, byte) => {
             let ino = resolve(path).await?;

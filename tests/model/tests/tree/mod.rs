@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use daos_model::posix::{Answer, PosixTree, ROOT};
+use daos_model::posix::{ACCESS_ACL, Answer, DEFAULT_ACL, PosixTree, ROOT};
 use dfs::{Attr, Caller, Dfs, Handle, Ino, RenameFlags, Seek, SetAttr, SetTime, Time, XattrSet};
 
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
@@ -121,7 +121,7 @@ impl Pair {
     }
 
     pub async fn step(&mut self) {
-        match self.random.below(26) {
+        match self.random.below(28) {
             0..=3 => self.make().await,
             4 => self.link().await,
             5 | 6 => self.unlink().await,
@@ -136,6 +136,7 @@ impl Pair {
             20 => self.set_xattr().await,
             21 => self.get_xattr().await,
             22 => self.copy().await,
+            25 | 26 => self.set_acl().await,
             23 => self.open().await,
             24 => self.close().await,
             _ => self.lookup().await,
@@ -146,7 +147,8 @@ impl Pair {
         let (parent, name) = (self.directory(), self.name());
         let mode = self.random.below(0o10000) as u32;
         let (uid, gid) = (self.random.below(3) as u32, self.random.below(3) as u32);
-        let caller = Caller::new(uid, gid);
+        let umask = self.random.pick(&[0, 0o022, 0o077]);
+        let caller = Caller { uid, gid, umask };
         let at = self.ino(parent);
         let dfs = Arc::clone(&self.dfs);
         let (call, made, kind, target) = match self.random.below(6) {
@@ -176,7 +178,7 @@ impl Pair {
                 ("create", made, mode, &b""[..])
             }
         };
-        let theirs = self.tree.make(parent, name, kind, (uid, gid), 0, target);
+        let theirs = self.tree.make(parent, name, kind, (uid, gid), 0, target, umask);
         if self.same(call, &made, &theirs) {
             let (entry, id) = (made.unwrap(), theirs.unwrap());
             self.inos.insert(id, entry.attr.ino);
@@ -249,9 +251,10 @@ impl Pair {
 
     async fn truncate(&mut self) {
         let (id, size) = (self.file(), self.offset());
-        let set = SetAttr { size: Some(size), ..SetAttr::default() };
+        let kill_priv = self.random.below(2) == 0;
+        let set = SetAttr { size: Some(size), kill_priv, ..SetAttr::default() };
         let ours = self.dfs.setattr(self.ino(id), set).await;
-        let theirs = self.tree.truncate(id, size as usize);
+        let theirs = self.tree.truncate(id, size as usize, kill_priv);
         if self.same("truncate", &ours, &theirs) {
             self.same_attr(id, &ours.unwrap());
         }
@@ -263,10 +266,11 @@ impl Pair {
         let data = self.random.bytes(len);
         let append = self.random.below(4) == 0 && self.tree.node(id).data.len() < 40_000;
         let bytes = Bytes::from(data.clone());
-        let ours = self.dfs.write(self.ino(id), Handle(0), offset, bytes, append, false).await;
+        let kill = self.random.below(2) == 0;
+        let ours = self.dfs.write(self.ino(id), Handle(0), offset, bytes, append, kill).await;
         let theirs = match append {
-            true => self.tree.append(id, &data),
-            false => self.tree.write(id, offset as usize, &data),
+            true => self.tree.append(id, &data, kill),
+            false => self.tree.write(id, offset as usize, &data, kill),
         };
         if self.same(if append { "append" } else { "write" }, &ours, &theirs) {
             assert_eq!(ours.unwrap(), data.len());
@@ -286,16 +290,15 @@ impl Pair {
         let (id, offset, len) = (self.file(), self.offset(), 1 + self.random.below(20_000));
         let (at, many) = (offset as usize, len as usize);
         let keep = libc::FALLOC_FL_KEEP_SIZE;
-        let (call, mode, theirs) = match self.random.below(5) {
-            0 => ("allocate", 0, self.tree.allocate(id, at, many, false, false)),
-            1 => ("allocate keep", keep, self.tree.allocate(id, at, many, false, true)),
-            2 => {
-                let zero = libc::FALLOC_FL_ZERO_RANGE;
-                ("zero range", zero, self.tree.allocate(id, at, many, true, false))
-            }
-            _ => ("punch", libc::FALLOC_FL_PUNCH_HOLE | keep, self.tree.punch(id, at, many)),
+        let kill = self.random.below(2) == 0;
+        let (call, mode, zeroes, keeps) = match self.random.below(5) {
+            0 => ("allocate", 0, false, false),
+            1 => ("allocate keep", keep, false, true),
+            2 => ("zero range", libc::FALLOC_FL_ZERO_RANGE, true, false),
+            _ => ("punch", libc::FALLOC_FL_PUNCH_HOLE | keep, true, true),
         };
-        let ours = self.dfs.fallocate(self.ino(id), mode, offset, len).await;
+        let theirs = self.tree.allocate(id, at, many, zeroes, keeps, kill);
+        let ours = self.dfs.fallocate(self.ino(id), mode, offset, len, kill).await;
         self.same(call, &ours, &theirs);
     }
 
@@ -327,7 +330,7 @@ impl Pair {
 
     async fn set_xattr(&mut self) {
         let id = self.any();
-        let name = format!("user.{}", self.random.below(12));
+        let name = self.xattr();
         if self.random.below(4) == 0 {
             let ours = self.dfs.removexattr(self.ino(id), name.as_bytes()).await;
             let theirs = self.tree.remove_xattr(id, name.as_bytes());
@@ -343,9 +346,52 @@ impl Pair {
         self.same("setxattr", &ours, &theirs);
     }
 
+    fn xattr(&mut self) -> String {
+        match self.random.below(12) {
+            0 => "security.capability".into(),
+            n => format!("user.{n}"),
+        }
+    }
+
+    /// A list that is valid: with somebody named, with a mask alone, or minimal.
+    fn acl(&mut self) -> Vec<u8> {
+        let (named, masked) = self.random.pick(&[(true, true), (false, true), (false, false)]);
+        let mut acl = vec![2, 0, 0, 0];
+        for tag in [1_u8, 2, 4, 8, 0x10, 0x20] {
+            if matches!(tag, 2 | 8) && !named || tag == 0x10 && !masked {
+                continue;
+            }
+            let id = if matches!(tag, 2 | 8) { 7 } else { u32::MAX };
+            acl.extend_from_slice(&[tag, 0, self.random.below(8) as u8, 0]);
+            acl.extend_from_slice(&id.to_le_bytes());
+        }
+        acl
+    }
+
+    async fn set_acl(&mut self) {
+        let (id, acl, kill) = (self.any(), self.acl(), self.random.below(2) == 0);
+        let any = XattrSet::Any;
+        if self.random.below(3) > 0 {
+            let ours = self.dfs.setxattr(self.ino(id), ACCESS_ACL, &acl, any, kill).await;
+            let theirs = self.tree.set_acl(id, &acl, kill);
+            self.same("setfacl", &ours, &theirs);
+            return;
+        }
+        let id = self.directory();
+        if self.random.below(3) > 0 {
+            let ours = self.dfs.setxattr(self.ino(id), DEFAULT_ACL, &acl, any, kill).await;
+            let theirs = self.tree.set_default_acl(id, &acl);
+            self.same("setfacl -d", &ours, &theirs);
+        } else {
+            let ours = self.dfs.removexattr(self.ino(id), DEFAULT_ACL).await;
+            let theirs = self.tree.remove_xattr(id, DEFAULT_ACL);
+            self.same("setfacl -k", &ours, &theirs);
+        }
+    }
+
     async fn get_xattr(&mut self) {
         let id = self.any();
-        let name = format!("user.{}", self.random.below(12));
+        let name = self.xattr();
         let ours = self.dfs.getxattr(self.ino(id), name.as_bytes()).await;
         let value = self.tree.node(id).xattrs.get(name.as_bytes());
         let theirs = value.cloned().ok_or(libc::ENODATA);
@@ -363,9 +409,12 @@ impl Pair {
             return;
         }
         let (source, target) = (self.ino(from), self.ino(to));
-        let ours = self.dfs.copy_file_range(source, from_offset, target, to_offset, len).await;
+        let kill = self.random.below(2) == 0;
+        let copied =
+            self.dfs.copy_file_range((source, from_offset), (target, to_offset), len, kill);
+        let ours = copied.await;
         let (source, target) = ((from, from_offset as usize), (to, to_offset as usize));
-        let theirs = self.tree.copy(source, target, len as usize);
+        let theirs = self.tree.copy(source, target, len as usize, kill);
         if self.same("copy_file_range", &ours, &theirs) {
             assert_eq!(ours.unwrap(), theirs.unwrap());
         }
@@ -468,7 +517,7 @@ impl Pair {
 
     async fn compare_xattrs(&self, id: usize) {
         let (node, ino) = (self.tree.node(id), self.ino(id));
-        let listed = self.dfs.listxattr(ino).await.unwrap();
+        let listed = self.dfs.listxattr(ino, Caller::default()).await.unwrap();
         let mut names: Vec<&[u8]> =
             listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
         names.sort_unstable();
