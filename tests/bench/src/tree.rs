@@ -1,56 +1,63 @@
-//! What a person at a shell waits for: tar x, cp -a, git clone, git status, rm -rf.
+//! What a person at a shell waits for: tar x, find, cp -a, rm -rf, git clone, git status.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
-use crate::Scale;
-use crate::io::Rng;
+use crate::bench::{Bench, Sample, timed};
+use crate::cleanup;
 use crate::mounted::Mounted;
-use crate::report::{Report, Unit};
+use crate::report::Unit;
+use crate::rng::Rng;
 
-pub fn measure(
-    mounts: &[Mounted],
-    scale: Scale,
-    scratch: &Path,
-    report: &mut Report,
-) -> io::Result<()> {
-    let inputs = Inputs::make(&scratch.join("inputs"), scale)?;
-    let steps: [(&str, Vec<&str>); 7] = [
-        ("tar x", vec!["tar", "xf", inputs.tar()]),
-        ("find -size", vec!["find", "tree", "-type", "f", "-size", "+1k"]),
-        ("tar c", vec!["sh", "-c", "tar cf - tree | cat >/dev/null"]),
-        ("cp -a", vec!["cp", "-a", "tree", "copy"]),
-        ("rm -rf", vec!["rm", "-rf", "copy"]),
-        ("git clone", vec!["git", "clone", "-q", "--no-local", inputs.repository(), "clone"]),
-        ("git status", vec!["git", "-C", "clone", "status", "--porcelain"]),
+pub fn measure(bench: &mut Bench<'_>, scratch: &Path) -> io::Result<()> {
+    let (files, rounds) = (bench.scale.tree_files, bench.scale.rounds);
+    let inputs = Inputs::make(&scratch.join("inputs"), files)?;
+    let clone = ["git", "clone", "-q", "--no-local", &inputs.repository, "clone"];
+    // The name, the command, and what is counted.
+    let steps: [(&str, &[&str], usize); 8] = [
+        ("tar x", &["tar", "xf", &inputs.tar], files),
+        ("find -size", &["find", "tree", "-type", "f", "-size", "+1k"], files),
+        ("tar c", &["sh", "-c", "tar cf - tree | cat >/dev/null"], files),
+        ("cp -a", &["cp", "-a", "tree", "copy"], files),
+        ("rm -rf", &["rm", "-rf", "copy"], files),
+        ("git clone", &clone, files / 2),
+        ("git status", &["git", "-C", "clone", "status", "--porcelain"], files / 2),
+        ("git status, again", &["git", "-C", "clone", "status", "--porcelain"], files / 2),
     ];
-    for (name, words) in &steps {
-        for mount in mounts {
-            let begin = Instant::now();
-            match command(words, &mount.work) {
-                Ok(()) => {
-                    report.put(&mount.kind, name, begin.elapsed().as_secs_f64(), Unit::Seconds)
-                }
-                Err(error) => report.error(&mount.kind, name, error),
+    for round in 0..rounds {
+        for (name, words, operations) in steps {
+            bench.turn(name, Unit::Seconds, |mount| {
+                let took = timed(|| command(words, &mount.work))?;
+                Ok(Sample { value: took.as_secs_f64(), operations: operations as u64 })
+            });
+        }
+        for mount in bench.mounts {
+            if round == 0 {
+                check(bench.report, mount, &inputs);
             }
-        }
-    }
-    for mount in mounts {
-        if let Err(error) = command(&["diff", "-r", inputs.tree(), "tree"], &mount.work) {
-            report.error(&mount.kind, "the tree is what was packed", error);
-        }
-        for name in ["tree", "clone"] {
-            fs::remove_dir_all(mount.work.join(name))?;
+            for name in ["tree", "clone"] {
+                fs::remove_dir_all(mount.work.join(name))?;
+            }
         }
     }
     Ok(())
 }
 
+/// A figure of something that went wrong is worth nothing.
+fn check(report: &mut crate::report::Report, mount: &Mounted, inputs: &Inputs) {
+    if let Err(error) = command(&["diff", "-r", &inputs.tree, "tree"], &mount.work) {
+        report.error(&mount.kind, "the tree is what was packed", error);
+    }
+    if let Err(error) = command(&["git", "-C", "clone", "fsck", "--no-progress"], &mount.work) {
+        report.error(&mount.kind, "the clone is sound", error);
+    }
+}
+
 fn command(words: &[&str], folder: &Path) -> io::Result<()> {
-    let output = Command::new(words[0])
+    let mut command = Command::new(words[0]);
+    command
         .args(&words[1..])
         .current_dir(folder)
         .envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_COUNT", "1")])
@@ -60,9 +67,8 @@ fn command(words: &[&str], folder: &Path) -> io::Result<()> {
             ("LC_ALL", "C"),
         ])
         .envs([("GIT_AUTHOR_NAME", "bench"), ("GIT_AUTHOR_EMAIL", "bench@localhost")])
-        .envs([("GIT_COMMITTER_NAME", "bench"), ("GIT_COMMITTER_EMAIL", "bench@localhost")])
-        .stdin(Stdio::null())
-        .output()?;
+        .envs([("GIT_COMMITTER_NAME", "bench"), ("GIT_COMMITTER_EMAIL", "bench@localhost")]);
+    let output = cleanup::run(&mut command)?;
     if output.status.success() {
         return Ok(());
     }
@@ -78,24 +84,14 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn tree(&self) -> &str {
-        &self.tree
-    }
-    fn tar(&self) -> &str {
-        &self.tar
-    }
-    fn repository(&self) -> &str {
-        &self.repository
-    }
-
-    fn make(base: &Path, scale: Scale) -> io::Result<Self> {
+    fn make(base: &Path, files: usize) -> io::Result<Self> {
         let tree = base.join("tree");
-        make_tree(&tree, scale.tree_files)?;
+        make_tree(&tree, files)?;
         command(&["tar", "cf", "tree.tar", "tree"], base)?;
         let repository = base.join("repository");
         fs::create_dir(&repository)?;
         command(&["git", "init", "-q"], &repository)?;
-        make_tree(&repository.join("source"), scale.tree_files / 2)?;
+        make_tree(&repository.join("source"), files / 2)?;
         for round in 0..10 {
             command(&["git", "add", "-A"], &repository)?;
             command(&["git", "commit", "-qm", &format!("round {round}")], &repository)?;
