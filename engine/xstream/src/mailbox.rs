@@ -19,6 +19,7 @@ pub fn mailbox<T: Send + 'static>(bound: usize) -> (Mailbox<T>, Inbox<T>) {
         values: VecDeque::new(),
         receiver: None,
         posting: Vec::new(),
+        blocked: 0,
         senders: 1,
         closed: false,
     };
@@ -38,6 +39,8 @@ struct State<T> {
     receiver: Option<Waker>,
     /// Senders that wait for room in a future.
     posting: Vec<Waker>,
+    /// Senders that wait in `room`, which costs a system call to notify, waited for or not.
+    blocked: usize,
     senders: usize,
     /// The inbox is gone.
     closed: bool,
@@ -87,7 +90,9 @@ impl<T: Send + 'static> Mailbox<T> {
         let mut state = self.0.lock();
         while !state.closed && state.values.len() >= self.0.bound {
             assert!(!crate::wake::on_xstream(), "an xstream must not block: use post");
+            state.blocked += 1;
             state = self.0.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.blocked -= 1;
         }
         if state.closed {
             return Err(value);
@@ -157,7 +162,13 @@ impl<T> Drop for Mailbox<T> {
     }
 }
 
-/// The receiving end: one task on one thread.
+/// Who waits for the room that a value left.
+struct Waiting {
+    posting: Vec<Waker>,
+    blocked: bool,
+}
+
+/// The receiving end: one task.
 pub struct Inbox<T> {
     shared: Arc<Shared<T>>,
     not_sync: PhantomData<Cell<()>>,
@@ -189,13 +200,15 @@ impl<T> Inbox<T> {
         .await
     }
 
-    fn take(mut state: MutexGuard<'_, State<T>>) -> (Option<T>, Vec<Waker>) {
+    fn take(mut state: MutexGuard<'_, State<T>>) -> (Option<T>, Waiting) {
         let value = state.values.pop_front();
-        (value, std::mem::take(&mut state.posting))
+        (value, Waiting { posting: std::mem::take(&mut state.posting), blocked: state.blocked > 0 })
     }
 
-    fn wake_senders(&self, posting: Vec<Waker>) {
-        self.shared.room.notify_one();
+    fn wake_senders(&self, Waiting { posting, blocked }: Waiting) {
+        if blocked {
+            self.shared.room.notify_one();
+        }
         posting.into_iter().for_each(Waker::wake);
     }
 }

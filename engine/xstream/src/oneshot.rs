@@ -7,7 +7,13 @@ use std::task::{Context, Poll, Waker};
 
 #[must_use]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    let state = State { value: None, waker: None, sender_gone: false, receiver_gone: false };
+    let state = State {
+        value: None,
+        waker: None,
+        blocked: false,
+        sender_gone: false,
+        receiver_gone: false,
+    };
     let shared = Arc::new(Shared { state: Mutex::new(state), sent: Condvar::new() });
     (Sender(shared.clone()), Receiver(shared))
 }
@@ -21,6 +27,8 @@ struct Shared<T> {
 struct State<T> {
     value: Option<T>,
     waker: Option<Waker>,
+    /// A thread waits in `sent`, which costs a system call to notify, waited for or not.
+    blocked: bool,
     sender_gone: bool,
     receiver_gone: bool,
 }
@@ -49,12 +57,14 @@ impl<T> Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        let waker = {
+        let (waker, blocked) = {
             let mut state = self.0.lock();
             state.sender_gone = true;
-            state.waker.take()
+            (state.waker.take(), state.blocked)
         };
-        self.0.sent.notify_one();
+        if blocked {
+            self.0.sent.notify_one();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -74,6 +84,7 @@ impl<T> Receiver<T> {
         assert!(!crate::wake::on_xstream(), "an xstream must not block: await the receiver");
         let mut state = self.0.lock();
         while state.value.is_none() && !state.sender_gone {
+            state.blocked = true;
             state = self.0.sent.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.value.take()
