@@ -1,7 +1,8 @@
 //! Requests in flight: each is a future that holds a thread only while it has something to do.
 //!
 //! A future is polled first on the thread that read the request, and from then on where what it waits for is
-//! completed: the waker polls it, with no hop to another thread (a hop costs more than most replies).
+//! completed: the waker polls it, with no hop to another thread (a hop costs more than most replies). What it asks of a target
+//! that sleeps is done here as well, after the poll ([`Guest`]).
 //!
 //! # Invariants
 //! 1. At most one thread polls a task: whoever moves it from `IDLE` to `RUNNING`. A wake during a poll makes it `NOTIFIED`,
@@ -23,6 +24,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use daos_client::Guest;
+
 const IDLE: u8 = 0;
 const RUNNING: u8 = 1;
 const NOTIFIED: u8 = 2;
@@ -39,7 +42,7 @@ pub struct Executor {
 impl Executor {
     pub fn new(requests_max: usize) -> Self {
         assert!(requests_max > 0);
-        let state = Mutex::new(State { used: 0, closed: false });
+        let state = Mutex::new(State { used: 0, waiting: 0, closed: false });
         Self { credits: Arc::new(Credits { requests_max, state, freed: Condvar::new() }) }
     }
 
@@ -74,8 +77,10 @@ impl Executor {
             if left.is_zero() {
                 break;
             }
+            state.waiting += 1;
             let waited = self.credits.freed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
         state.used
     }
@@ -89,6 +94,8 @@ struct Credits {
 
 struct State {
     used: usize,
+    /// Threads in `freed`, which costs a system call to notify, waited for or not.
+    waiting: usize,
     closed: bool,
 }
 
@@ -97,7 +104,9 @@ impl Credits {
     fn take(self: Arc<Self>) -> Option<Credit> {
         let mut state = lock(&self.state);
         while !state.closed && state.used >= self.requests_max {
+            state.waiting += 1;
             state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
         if state.closed {
             return None;
@@ -113,8 +122,11 @@ struct Credit(Arc<Credits>);
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        lock(&self.0.state).used -= 1;
-        self.0.freed.notify_all();
+        let mut state = lock(&self.0.state);
+        state.used -= 1;
+        if state.waiting > 0 {
+            self.0.freed.notify_all();
+        }
     }
 }
 
@@ -207,9 +219,16 @@ fn run_or_queue(task: Arc<Task>) {
         return;
     }
     POLLING.set(true);
+    let guest = Guest::enter();
     task.run();
-    while let Some(next) = CLAIMED.with_borrow_mut(VecDeque::pop_front) {
-        next.run();
+    loop {
+        while let Some(next) = CLAIMED.with_borrow_mut(VecDeque::pop_front) {
+            next.run();
+        }
+        // Targets that were asked something run now, and their answers claim tasks.
+        if !guest.help() {
+            break;
+        }
     }
     POLLING.set(false);
 }

@@ -26,3 +26,6 @@ pub use pool::Pool;
 pub use route::{TargetIndex, target_of};
 pub use scrub::Scrub;
 pub use transaction::Transaction;
+
+/// A scope in which a thread runs sleeping targets of its own process itself, where it would have to wake them.
+pub use daos_xstream::Guest;

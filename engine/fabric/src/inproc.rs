@@ -82,7 +82,7 @@ impl<A> Future for Call<A> {
     }
 }
 
-/// Receives requests, on one thread.
+/// Receives requests, on one xstream.
 pub struct Service<Q, A> {
     inbox: Inbox<Envelope<Q, A>>,
 }

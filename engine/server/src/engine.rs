@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use daos_client::{Client, Container};
 use daos_types::{Error as TypesError, Noun};
-use daos_xstream::{Handle, XstreamConfig};
+use daos_xstream::{Handle, Lending, XstreamConfig};
 use futures_lite::future::block_on;
 
 use crate::config::EngineConfig;
@@ -17,6 +17,18 @@ use crate::place::Place;
 use crate::service::{Handler, NoHandler, Services};
 use crate::stats::TargetStats;
 use crate::target::{Backend, StatsReader, Target};
+
+/// A target runs on its callers' threads while its own one sleeps.
+#[allow(unsafe_code)]
+fn lending() -> Lending {
+    // SAFETY: what runs on a target is `Target`, `Vos` or a model in tests, `UringDevice` and the fabric's service. None
+    // of them has thread-local state or keeps a mutex's guard (or a tracing span entered) across an await; the model and vos
+    // use no system objects; the device's ring takes entries from any holder of the turn and is entered by the xstream's
+    // own thread alone, or by whoever drops it last (`media/src/uring/ring.rs`: not SINGLE_ISSUER); its workers, the
+    // mailbox and the oneshots are made for several threads. Nothing of it but what is `Send` leaves the target: the
+    // compiler sees to that for threads, and thread-local storage is not used.
+    unsafe { Lending::to_guests() }
+}
 
 /// A running engine. Stopped by [`Engine::stop`], at the latest when dropped.
 pub struct Engine {
@@ -66,7 +78,11 @@ impl Engine {
         place.check(config.create && !config.read_only)?;
         let lock = Lock::take(&place, &config.holder)?;
         place.prepare(&config)?;
-        let xstream = XstreamConfig { name: "target-0".into(), ..XstreamConfig::default() };
+        let xstream = XstreamConfig {
+            name: "target-0".into(),
+            lending: lending(),
+            ..XstreamConfig::default()
+        };
         let (its_config, its_place) = (config.clone(), place.clone());
         let target = Target::start(xstream, move |handle| open(handle, its_config, its_place));
         let target = target.map_err(Error::Thread)??;

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! 1. One engine per store, whatever the process dies of: the lock dies with it.
-//! 2. A target is one thread with one store; its requests are bounded (`target.rs`).
+//! 2. A target is one xstream with one store, run by one thread at a time; its requests are bounded (`target.rs`).
 //! 3. [`Engine::stop`] returns when everything acknowledged is on stable media and the lock is free.
 //!
 //! # Order
@@ -11,7 +11,6 @@
 //!
 //! # Not here
 //! What a store is (vos), how to reach one (client), what a filesystem is (dfs).
-#![forbid(unsafe_code)]
 
 mod config;
 pub mod control;

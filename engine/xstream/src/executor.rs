@@ -1,6 +1,7 @@
 //! The task table and the ready queue of one xstream. Order and time are decided by the loops that drive it:
 //! `thread` (real) and `sim`.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,6 +15,7 @@ use crate::clock::Clock;
 use crate::random::Random;
 use crate::thread::Poll;
 use crate::timer::Timers;
+use crate::turn::Lending;
 use crate::wake::{Remote, TaskId, TaskWaker};
 
 type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -29,6 +31,16 @@ pub(crate) struct Core {
     pub random: RefCell<Random>,
     pub simulated: bool,
     stopped: Cell<bool>,
+    /// Empty between uses; kept for its memory.
+    scratch: RefCell<Vec<TaskId>>,
+    /// What a task panicked with while a guest ran it.
+    pub panicked: RefCell<Option<Box<dyn Any + Send>>>,
+    /// `main` has its result.
+    pub ended: Cell<bool>,
+    /// When the owner, asleep, wakes by itself.
+    pub sleeps_until_ns: Cell<u64>,
+    /// There are pollers of whose descriptors the owner, asleep, does not know.
+    pub pollers_changed: Cell<bool>,
 }
 
 struct Slot {
@@ -44,18 +56,28 @@ enum State {
 }
 
 impl Core {
-    pub fn new(clock: Clock, random: Random, simulated: bool) -> std::io::Result<Rc<Self>> {
+    pub fn new(
+        clock: Clock,
+        random: Random,
+        simulated: bool,
+        lending: Lending,
+    ) -> std::io::Result<Rc<Self>> {
         Ok(Rc::new(Self {
             tasks: RefCell::default(),
             vacant: RefCell::default(),
             ready: RefCell::default(),
-            remote: Arc::new(Remote::new()?),
+            remote: Arc::new(Remote::new(lending)?),
             timers: Timers::default(),
             pollers: RefCell::default(),
             clock,
             random: RefCell::new(random),
             simulated,
             stopped: Cell::new(false),
+            scratch: RefCell::default(),
+            panicked: RefCell::default(),
+            ended: Cell::new(false),
+            sleeps_until_ns: Cell::new(u64::MAX),
+            pollers_changed: Cell::new(false),
         }))
     }
 
@@ -94,12 +116,20 @@ impl Core {
         self.ready.borrow_mut().pop_front()
     }
 
-    /// Queues what other threads woke; `scratch` is empty before and after. True if there was something.
-    pub fn take_remote(&self, scratch: &mut Vec<TaskId>) -> bool {
-        self.remote.take(scratch);
-        let any = !scratch.is_empty();
-        self.ready.borrow_mut().extend(scratch.drain(..));
+    /// Queues what other threads woke. True if there was something.
+    pub fn take_remote(&self) -> bool {
+        let mut woken = self.scratch.borrow_mut();
+        self.remote.take(&mut woken);
+        let any = !woken.is_empty();
+        self.ready.borrow_mut().extend(woken.drain(..));
         any
+    }
+
+    /// Wakes whoever waits for a time that has come. True if there was somebody.
+    pub fn fire_timers(&self) -> bool {
+        let Some(deadline_ns) = self.timers.next_deadline_ns() else { return false };
+        let now_ns = self.clock.monotonic_ns();
+        deadline_ns <= now_ns && self.timers.fire(now_ns)
     }
 
     /// Polls one task, unless it has finished since it was woken.
@@ -138,6 +168,12 @@ impl Core {
         slot.state = State::Vacant;
         slot.generation = slot.generation.wrapping_add(1);
         self.vacant.borrow_mut().push(id.index);
+    }
+
+    /// Whether `what` holds of a poller.
+    pub fn any_poller(&self, what: impl Fn(&dyn Poll) -> bool) -> bool {
+        let pollers = self.pollers.borrow();
+        pollers.iter().filter_map(Weak::upgrade).any(|poller| what(&*poller))
     }
 
     /// Polls every poller once; true if one made progress.

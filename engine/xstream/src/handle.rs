@@ -72,6 +72,7 @@ impl Handle {
             "a simulated xstream has no pollers: nothing comes from outside"
         );
         self.0.pollers.borrow_mut().push(poller);
+        self.0.pollers_changed.set(true);
     }
 
     /// Whether time and order come from a seed.

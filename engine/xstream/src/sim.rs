@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::executor::Core;
 use crate::handle::Handle;
 use crate::random::Random;
+use crate::turn::Lending;
 use crate::wake::Entered;
 
 /// Most that one task's turn moves the clock.
@@ -23,7 +24,7 @@ pub fn run<T: 'static, F>(seed: u64, main: impl FnOnce(Handle) -> F) -> T
 where
     F: Future<Output = T> + 'static,
 {
-    let core = Core::new(Clock::simulated(), Random::from_seed(seed), true)
+    let core = Core::new(Clock::simulated(), Random::from_seed(seed), true, Lending::NONE)
         .expect("a process at its limit of open files cannot run tests");
     let _named = NameSeed(seed);
     let _entered = Entered::enter(&core);
@@ -44,7 +45,7 @@ where
 
 /// Runs one ready task, or moves the clock to the next timer; false if there is neither.
 fn turn(core: &Core, order: &mut Random) -> bool {
-    core.take_remote(&mut Vec::new());
+    core.take_remote();
     if core.ready_count() == 0 {
         let Some(deadline_ns) = core.timers.next_deadline_ns() else { return false };
         core.clock.advance_to(deadline_ns);

@@ -5,11 +5,15 @@
 //! nothing the thread spins for a bounded time, because the next message or completion usually comes within
 //! microseconds and a sleep costs 10-20 us; then it sleeps in `ppoll` on its eventfd, the pollers' descriptors and
 //! the next timer. Spinning that keeps failing is left out, but for one try in [`SPIN_RETRY`].
+//!
+//! While the thread sleeps, guests may run the xstream, if it lends (`turn.rs`). Such a thread does not spin: whoever has work
+//! for it does the work.
 
 use std::future::Future;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,10 +22,11 @@ use crate::clock::Clock;
 use crate::executor::Core;
 use crate::handle::Handle;
 use crate::random::Random;
-use crate::wake::Entered;
+use crate::turn::{Held, Lending};
+use crate::wake::{Entered, Remote};
 
 /// Ready tasks that run before devices and timers are looked at again.
-const TASKS_PER_TURN: usize = 64;
+pub(crate) const TASKS_PER_TURN: usize = 64;
 /// After this many spins in a row that found nothing, spin only now and then.
 const SPIN_FAILURES_MAX: u32 = 8;
 /// While spinning is left out, every so many idle moments it is tried again.
@@ -35,6 +40,8 @@ pub trait Poll {
     fn wait_fd(&self) -> Option<BorrowedFd<'_>>;
     /// Whether completions are expected.
     fn pending(&self) -> bool;
+    /// Whether something waits for [`Poll::poll`] to submit it. Only the xstream's own thread polls.
+    fn queued(&self) -> bool;
 }
 
 #[derive(Clone, Debug)]
@@ -43,13 +50,15 @@ pub struct XstreamConfig {
     pub name: String,
     /// CPU to pin the thread to; `None` lets it move.
     pub core: Option<usize>,
-    /// Longest spin before sleeping; 0 for none.
+    /// Longest spin before sleeping; 0 for none. An xstream that lends never spins.
     pub spin_us: u32,
+    /// Whether other threads may run the xstream while it sleeps; not if it is pinned to a CPU.
+    pub lending: Lending,
 }
 
 impl Default for XstreamConfig {
     fn default() -> Self {
-        Self { name: "xstream".into(), core: None, spin_us: 20 }
+        Self { name: "xstream".into(), core: None, spin_us: 20, lending: Lending::NONE }
     }
 }
 
@@ -73,7 +82,7 @@ impl Xstream {
             match prepare(&config) {
                 Ok(core) => {
                     let _ = started_sender.send(Ok(()));
-                    drive(&core, config.spin_us, main);
+                    drive(&core, &config, main);
                 }
                 Err(error) => {
                     let _ = started_sender.send(Err(error));
@@ -96,7 +105,7 @@ impl Xstream {
         F: Future<Output = T> + 'static,
     {
         let core = prepare(config)?;
-        Ok(drive(&core, config.spin_us, main))
+        Ok(drive(&core, config, main))
     }
 }
 
@@ -126,46 +135,80 @@ fn prepare(config: &XstreamConfig) -> io::Result<Rc<Core>> {
         cpus.set(core);
         rustix::thread::sched_setaffinity(None, &cpus)?;
     }
-    Core::new(Clock::real(), Random::from_entropy(), false)
+    let lending = if config.core.is_some() { Lending::NONE } else { config.lending };
+    Core::new(Clock::real(), Random::from_entropy(), false, lending)
 }
 
-fn drive<T: 'static, F>(core: &Rc<Core>, spin_us: u32, main: impl FnOnce(Handle) -> F) -> T
+fn drive<T: 'static, F>(
+    core: &Rc<Core>,
+    config: &XstreamConfig,
+    main: impl FnOnce(Handle) -> F,
+) -> T
 where
     F: Future<Output = T> + 'static,
 {
+    let remote = core.remote.clone();
     let _entered = Entered::enter(core);
     // Declared after, so dropped before: tasks end, also by a panic, while this is still their xstream.
-    let _stop = StopOnDrop(core);
+    let mut owner = Owner::begin(core, &remote);
     let handle = Handle(core.clone());
     let (sender, result) = crate::sync::oneshot();
     let main = main(handle);
-    core.spawn(Box::pin(async move { sender.send(main.await) }));
+    let ends = core.clone();
+    core.spawn(Box::pin(async move {
+        sender.send(main.await);
+        ends.ended.set(true);
+    }));
 
+    let spin_us = if remote.turn.lends() { 0 } else { config.spin_us };
     let mut idle = Idle { spin: Duration::from_micros(spin_us.into()), failures: 0 };
-    let mut scratch = Vec::new();
     while !result.is_ready() {
-        if !turn(core, &mut scratch) {
-            idle.wait(core);
+        if !turn(core) {
+            idle.wait(&mut owner);
+        }
+        let panicked = core.panicked.take();
+        if let Some(panic) = panicked {
+            std::panic::resume_unwind(panic);
         }
     }
     result.take().expect("the loop ends when there is a result")
 }
 
-struct StopOnDrop<'a>(&'a Core);
+/// The thread's hold on its own xstream: it has the turn, but for while it sleeps.
+struct Owner<'a> {
+    core: &'a Rc<Core>,
+    remote: &'a Remote,
+    held: Option<Held<'a>>,
+}
 
-impl Drop for StopOnDrop<'_> {
+impl<'a> Owner<'a> {
+    fn begin(core: &'a Rc<Core>, remote: &'a Remote) -> Self {
+        let mut held = remote.turn.take();
+        held.begin(core);
+        Self { core, remote, held: Some(held) }
+    }
+
+    /// Runs `asleep`, which does not touch the core, while guests may have the turn.
+    fn lend_while<T>(&mut self, asleep: impl FnOnce(&Remote) -> T) -> T {
+        self.held = None;
+        let slept = asleep(self.remote);
+        self.held = Some(self.remote.turn.take());
+        slept
+    }
+}
+
+impl Drop for Owner<'_> {
     fn drop(&mut self) {
-        self.0.stop();
+        let mut held = self.held.take().unwrap_or_else(|| self.remote.turn.take());
+        held.end();
+        self.core.stop();
     }
 }
 
 /// One turn of the loop; false if there was nothing to do.
-fn turn(core: &Core, scratch: &mut Vec<crate::wake::TaskId>) -> bool {
-    let mut progress = core.take_remote(scratch);
-    if let Some(deadline_ns) = core.timers.next_deadline_ns() {
-        let now_ns = core.clock.monotonic_ns();
-        progress |= deadline_ns <= now_ns && core.timers.fire(now_ns);
-    }
+fn turn(core: &Core) -> bool {
+    let mut progress = core.take_remote();
+    progress |= core.fire_timers();
     for _ in 0..TASKS_PER_TURN {
         match core.next_ready() {
             Some(id) => core.run(id),
@@ -183,12 +226,12 @@ struct Idle {
 }
 
 impl Idle {
-    fn wait(&mut self, core: &Core) {
+    fn wait(&mut self, owner: &mut Owner<'_>) {
+        let core = owner.core;
         if self.spin(core) || !core.remote.prepare_sleep() {
             return;
         }
-        sleep(core);
-        core.remote.finish_sleep();
+        sleep(core, owner);
     }
 
     /// Looks for work for a bounded time; true if there is some.
@@ -216,23 +259,36 @@ impl Idle {
     }
 }
 
-/// Sleeps until another thread wakes a task, a poller's descriptor is readable, or the next timer is due.
-fn sleep(core: &Core) {
+/// Sleeps until another thread wakes a task, a poller's descriptor is readable, or the next timer is due. Sleep has been
+/// announced.
+fn sleep(core: &Core, owner: &mut Owner<'_>) {
+    let event = PollFd::from_borrowed_fd(core.remote.event(), PollFlags::IN);
     let pollers: Vec<Rc<dyn Poll>> =
         core.pollers.borrow().iter().filter_map(std::rc::Weak::upgrade).collect();
-    let mut fds = vec![PollFd::from_borrowed_fd(core.remote.event(), PollFlags::IN)];
+    let mut fds = vec![event];
     for poller in &pollers {
         match poller.wait_fd() {
             Some(fd) => fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN)),
-            None if poller.pending() => return, // Can only be polled: no sleep while it has work.
+            // Can only be polled: no sleep while it has work.
+            None if poller.pending() => return core.remote.finish_sleep(false),
             None => {}
         }
     }
-    let timeout = core.timers.next_deadline_ns().map(|deadline_ns| {
+    let deadline_ns = core.timers.next_deadline_ns();
+    let timeout = deadline_ns.map(|deadline_ns| {
         let wait = Duration::from_nanos(deadline_ns.saturating_sub(core.clock.monotonic_ns()));
         Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
     });
-    match poll(&mut fds, timeout.as_ref()) {
+    core.sleeps_until_ns.set(deadline_ns.unwrap_or(u64::MAX));
+    core.pollers_changed.set(false);
+    let polled = owner.lend_while(|remote| {
+        // Between letting go of the turn and looking at `has_woken` (invariant 2 of `turn.rs`).
+        fence(SeqCst);
+        let polled = if remote.has_woken() { Ok(0) } else { poll(&mut fds, timeout.as_ref()) };
+        remote.finish_sleep(fds[0].revents().contains(PollFlags::IN));
+        polled
+    });
+    match polled {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => panic!("waiting for events failed: {error}"),
     }

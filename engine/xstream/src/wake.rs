@@ -5,7 +5,8 @@
 //! 1. A task is in the ready queue or the shared list at most once: `queued` is set before it enters and cleared
 //!    before it is polled.
 //! 2. No wake is lost: the sleeper announces `sleeping`, then looks at the list again; the waker pushes, then looks at
-//!    `sleeping`. Both are sequentially consistent.
+//!    `sleeping`. Both are sequentially consistent. A waker inside a scope of `guest.rs` does neither: it tries to run the
+//!    xstream itself, and `turn.rs` says why nothing is lost then.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,8 @@ use std::task::Wake;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::executor::Core;
+use crate::guest;
+use crate::turn::{Lending, Turn};
 
 thread_local! {
     /// The executor that runs on this thread.
@@ -36,21 +39,30 @@ pub(crate) struct Remote {
     has_woken: AtomicBool,
     sleeping: AtomicBool,
     event: OwnedFd,
+    pub turn: Turn,
 }
 
 impl Remote {
-    pub fn new() -> std::io::Result<Self> {
+    pub fn new(lending: Lending) -> std::io::Result<Self> {
         Ok(Self {
             woken: Mutex::new(Vec::new()),
             has_woken: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             event: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+            turn: Turn::new(lending),
         })
     }
 
-    fn push(&self, id: TaskId) {
+    fn push(self: &Arc<Self>, id: TaskId) {
         self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(id);
         self.has_woken.store(true, SeqCst);
+        if !(self.turn.lends() && guest::leave_to_scope(self)) {
+            self.wake_owner();
+        }
+    }
+
+    /// The owner runs a turn after this, even if it sleeps now.
+    pub fn wake_owner(&self) {
         if self.sleeping.swap(false, SeqCst) {
             // Fails only when the counter is full, and then the sleeper wakes anyway.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
@@ -79,9 +91,12 @@ impl Remote {
         true
     }
 
-    pub fn finish_sleep(&self) {
+    /// `event`: whether it was readable. If it becomes so only now, the next sleep is short.
+    pub fn finish_sleep(&self, event: bool) {
         self.sleeping.store(false, SeqCst);
-        let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+        if event {
+            let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+        }
     }
 
     pub fn event(&self) -> BorrowedFd<'_> {

@@ -12,7 +12,7 @@ use crate::ModelTarget;
 #[must_use]
 pub fn spawn_model() -> Caller {
     let (caller, mut service) = inproc::pair(256);
-    let config = XstreamConfig { name: "model".into(), core: None, spin_us: 0 };
+    let config = XstreamConfig { name: "model".into(), spin_us: 0, ..Default::default() };
     let thread = Xstream::start(config, move |handle| async move {
         let clock = handle.clone();
         let mut target = ModelTarget::new(handle.random_u64(), move || clock.now());

@@ -13,6 +13,8 @@ pub(super) trait Engine {
     /// Hands over what was started and takes what is complete; true if there is cause to look again.
     fn turn(&mut self) -> bool;
     fn pending(&self) -> bool;
+    /// Whether something was started that only a turn hands over.
+    fn queued(&self) -> bool;
     /// Whether the device is known to support discards, or not known not to.
     fn discards(&self) -> bool;
     /// A descriptor that is readable when a turn would take something.

@@ -258,6 +258,10 @@ impl Poll for Inner {
     fn pending(&self) -> bool {
         self.engine.borrow().pending()
     }
+
+    fn queued(&self) -> bool {
+        self.engine.borrow().queued()
+    }
 }
 
 impl Drop for Inner {

@@ -139,6 +139,10 @@ impl Engine for Ring {
         !self.slots.is_empty()
     }
 
+    fn queued(&self) -> bool {
+        self.pushed > 0
+    }
+
     fn discards(&self) -> bool {
         self.slots.discards
     }
@@ -163,13 +167,10 @@ impl Engine for Ring {
 }
 
 /// Completions do not interrupt the thread; they wait until it enters the kernel anyway (5.19). Plain where that is not
-/// known. Not DEFER_TASKRUN: see README.
+/// known. Not DEFER_TASKRUN: see README. Not SINGLE_ISSUER: turns are the owner's thread's alone, because the kernel cancels
+/// what a thread that ends has submitted, but the last user of a device, who finishes it, may be a guest on the xstream.
 fn build(depth: u32) -> io::Result<IoUring> {
-    let cooperative = IoUring::builder()
-        .setup_single_issuer()
-        .setup_coop_taskrun()
-        .setup_taskrun_flag()
-        .build(depth);
+    let cooperative = IoUring::builder().setup_coop_taskrun().setup_taskrun_flag().build(depth);
     match cooperative {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(depth),
         built => built,

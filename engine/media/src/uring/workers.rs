@@ -106,6 +106,10 @@ impl Engine for Workers {
         !self.slots.is_empty()
     }
 
+    fn queued(&self) -> bool {
+        false // Handed over at once, or when a worker is done.
+    }
+
     fn discards(&self) -> bool {
         self.slots.discards
     }
