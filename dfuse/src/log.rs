@@ -66,17 +66,18 @@ pub fn path_for(store: &Path) -> PathBuf {
 }
 
 impl Write for &Log {
+    /// Never an error: what cannot be written (the disk of the log is full, the terminal is gone) is lost, and the daemon goes on.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Sink::Terminal => io::stderr().write(bytes),
-            Sink::File(file) => file.write(bytes),
+            Sink::Terminal => drop(io::stderr().write_all(bytes)),
+            Sink::File(file) => drop(file.write_all(bytes)),
             Sink::Held(held) => {
                 if held.len() + bytes.len() <= HELD_BYTES_MAX {
                     held.extend_from_slice(bytes);
                 }
-                Ok(bytes.len())
             }
         }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -105,6 +106,13 @@ mod tests {
         log.move_to(&path).unwrap();
         (&log).write_all(b"late\n").unwrap();
         assert_eq!(std::fs::read_to_string(path).unwrap(), "early\nlate\n");
+    }
+
+    #[test]
+    fn a_full_disk_loses_words_and_no_more() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let log = Log(Arc::new(Mutex::new(Sink::File(full))));
+        assert_eq!((&log).write(b"lost").unwrap(), 4);
     }
 
     #[test]
