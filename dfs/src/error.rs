@@ -127,6 +127,7 @@ fn engine_errno(error: &engine::Error) -> i32 {
         engine::Error::SeveralTargets => libc::EOPNOTSUPP,
         engine::Error::ReadOnly => libc::EROFS,
         engine::Error::NoSpace => libc::ENOSPC,
+        engine::Error::Quota => libc::EDQUOT,
         engine::Error::Latched { .. } | engine::Error::Device { .. } => libc::EIO,
         engine::Error::Stopped => libc::ENOTCONN,
         engine::Error::Damaged(_) => libc::EIO,
@@ -140,6 +141,7 @@ mod tests {
     #[test]
     fn a_full_store_is_enospc_and_damage_is_never_success() {
         assert_eq!(Error::from(engine::Error::NoSpace).errno(), libc::ENOSPC);
+        assert_eq!(Error::from(engine::Error::Quota).errno(), libc::EDQUOT);
         let damaged = Error::Damaged { what: "record", whose: "x".into(), why: "y" };
         assert_eq!(damaged.errno(), libc::EUCLEAN);
         assert_eq!(Error::Contended { tries: 1 }.errno(), libc::EAGAIN);

@@ -32,18 +32,27 @@ struct Plan {
 }
 
 impl Dfs {
-    /// Space of the store; inodes are bounded by space only.
+    /// Space of the store, or the container's quota; without one inodes are bounded by space only.
     pub async fn statfs(&self) -> Result<Space> {
         let usage = self.container.client().total_usage().await?;
-        let inodes = self.container.query().await?.objects;
+        let container = self.container.query().await?;
+        let quota = container.quota;
         // An empty file takes this much at least; so many more could be made.
-        let inodes_free = usage.free / 512;
+        let mut inodes_free = usage.free / 512;
+        if quota.inodes > 0 {
+            inodes_free = inodes_free.min(quota.inodes.saturating_sub(container.objects));
+        }
+        let left = quota.bytes.saturating_sub(container.stored_bytes);
+        let (capacity, free, available) = match quota.bytes {
+            0 => (usage.capacity, usage.free + usage.reserve, usage.free),
+            bytes => (bytes, left, left.min(usage.free)),
+        };
         Ok(Space {
-            capacity: usage.capacity,
-            free: usage.free,
-            available: usage.free,
+            capacity,
+            free,
+            available,
             block_bytes: BLOCK_BYTES,
-            inodes: inodes + inodes_free,
+            inodes: container.objects + inodes_free,
             inodes_free,
             name_bytes_max: NAME_BYTES_MAX as u32,
         })
@@ -70,7 +79,7 @@ impl Dfs {
         let _turn = inode.turn(How::Exclusive).await;
         let loaded = self.file(&inode).await?;
         if plan.allocate {
-            self.check_room(len).await?;
+            self.check_room(&inode, &loaded, len).await?;
         }
         let ranges = if plan.allocate {
             pieces(loaded.record.chunk_bytes, offset, len).collect()
@@ -95,9 +104,21 @@ impl Dfs {
         Ok(())
     }
 
-    async fn check_room(&self, len: u64) -> Result<()> {
+    /// Refuses what cannot fit before anything is done. What the file has already may be a part of it.
+    async fn check_room(&self, inode: &Arc<Inode>, loaded: &Loaded, len: u64) -> Result<()> {
         let usage = self.container.client().total_usage().await?;
-        if len > usage.free { Err(daos_types::Error::NoSpace.into()) } else { Ok(()) }
+        let container = self.container.query().await?;
+        let left = container.quota.bytes.saturating_sub(container.stored_bytes);
+        let is_limited = container.quota.bytes > 0;
+        if len <= usage.free && (len <= left || !is_limited) {
+            return Ok(());
+        }
+        let Facts::File(info) = self.facts(inode, loaded).await? else { return Ok(()) };
+        match len.saturating_sub(info.stored_bytes) {
+            more if more > usage.free => Err(daos_types::Error::NoSpace.into()),
+            more if more > left && is_limited => Err(daos_types::Error::Quota.into()),
+            _ => Ok(()),
+        }
     }
 
     /// The first batch, with the size that the file has in the end.

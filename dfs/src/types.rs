@@ -247,7 +247,7 @@ pub enum Seek {
 pub struct Space {
     pub capacity: u64,
     pub free: u64,
-    /// Free for users; the engine's reserve is part of neither.
+    /// Free for users: without what the engine keeps for its metadata and for deletes.
     pub available: u64,
     pub block_bytes: u32,
     /// Inodes that exist and that could.

@@ -35,6 +35,9 @@ pub enum Error {
     /// No space that could be had by waiting for frees in progress.
     #[error("no space left in the store")]
     NoSpace,
+    /// The container would hold more than its quota allows.
+    #[error("the container's quota is used up")]
+    Quota,
     /// A write to the device failed or its outcome is unknown: the target stopped acknowledging.
     #[error("the target stopped accepting changes: {reason}")]
     Latched { reason: std::sync::Arc<str> },

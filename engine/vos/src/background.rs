@@ -17,7 +17,7 @@ use crate::kv::{Kv, Pair, Seek};
 use crate::pages::Abort;
 use crate::reclaim::{Contents, Reclaimed};
 use crate::record::{Record, Run, epoch_of};
-use crate::store::{BlockAddr, BlockRun, Tx, TxOptions, View};
+use crate::store::{BlockAddr, BlockRun, Claim, Tx, TxOptions, View};
 use crate::vos::Vos;
 
 /// Pairs of one step: each may be blocks in another bucket of the segment table.
@@ -27,7 +27,7 @@ const SWEEP_RECORDS: usize = 64;
 /// Steps that a request makes for itself when space is short, before it asks again.
 const ROOM_STEPS: usize = 64;
 
-const OPTIONS: TxOptions = TxOptions { use_reserve: true, background: true };
+const OPTIONS: TxOptions = TxOptions { claim: Claim::GiveBack, background: true };
 
 impl Vos {
     pub(crate) fn start_background(self: &Rc<Self>) {
@@ -35,8 +35,9 @@ impl Vos {
         self.handle.spawn(work(vos, kick));
     }
 
-    /// Gives space back that nobody refers to; whether there was any.
-    pub(crate) async fn make_room(&self) -> Result<bool> {
+    /// Gives space back that nobody refers to, or waits for what others give back; false: there is none. `frees`: what the store
+    /// told before space was short.
+    pub(crate) async fn make_room(&self, frees: u64) -> Result<bool> {
         let mut any = false;
         for _ in 0..ROOM_STEPS {
             if !self.reclaim_step().await? && !self.sweep_step().await? {
@@ -44,7 +45,7 @@ impl Vos {
             }
             any = true;
         }
-        Ok(any)
+        Ok(any || self.store.wait_for_frees(frees).await?)
     }
 
     /// Frees some of what was detached; false: nothing is left.

@@ -54,8 +54,8 @@ impl Vos {
     }
 
     async fn repair(&self, leaked: &[Run], counters: Vec<(ContainerId, (u64, u64))>) -> Result<()> {
-        use crate::store::{BlockRun, Tx, TxOptions};
-        let options = TxOptions { use_reserve: true, ..TxOptions::default() };
+        use crate::store::{BlockRun, Claim, Tx, TxOptions};
+        let options = TxOptions { claim: Claim::GiveBack, ..TxOptions::default() };
         let correct = |tx: &mut Tx<'_>| {
             counters.iter().try_for_each(|(id, counts)| self.roots.set_counters(tx, *id, *counts))
         };

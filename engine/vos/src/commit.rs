@@ -24,7 +24,7 @@ use crate::prepare::Prepared;
 use crate::reclaim::Contents;
 use crate::record::{Body, ExtentBody, Record, Run, UNWRITTEN_BLOCKS_MAX, epoch_of};
 use crate::roots::Roots;
-use crate::store::{BlockAddr, BlockRun, Tx};
+use crate::store::{BlockAddr, BlockRun, Claim, Tx};
 use crate::supply::{Filled, Need};
 
 /// Pairs of a punched object that are given back at once; more go to the reclaim list.
@@ -52,6 +52,7 @@ pub(crate) struct Commit<'t, 'a> {
     id: ContainerId,
     record: ContainerRecord,
     moment: Moment,
+    claim: Claim,
     prepared: &'t Prepared,
     /// Needs that were answered.
     answered: Cell<usize>,
@@ -69,7 +70,7 @@ impl<'t, 'a> Commit<'t, 'a> {
     pub fn begin(
         tx: &'t mut Tx<'a>,
         (roots, hash): (&'t Roots, DkeyHash),
-        id: ContainerId,
+        (id, claim): (ContainerId, Claim),
         prepared: &'t Prepared,
         stale: &'t Cell<bool>,
     ) -> Result<Self, Abort> {
@@ -82,6 +83,7 @@ impl<'t, 'a> Commit<'t, 'a> {
             id,
             record,
             moment,
+            claim,
             prepared,
             answered: Cell::new(0),
             stale,
@@ -119,9 +121,19 @@ impl<'t, 'a> Commit<'t, 'a> {
         if self.objects != 0 || self.stored_bytes != 0 {
             let objects = add(self.record.objects, self.objects);
             let stored_bytes = add(self.record.stored_bytes, self.stored_bytes);
+            self.check_quota(objects, stored_bytes)?;
             self.roots.set_counters(self.tx, self.id, (objects, stored_bytes))?;
         }
         Ok(self.detached)
+    }
+
+    /// Refuses growth past the container's quota. Who gives something back goes on, also where a record gets a little longer.
+    fn check_quota(&self, objects: u64, stored_bytes: u64) -> Result<(), Abort> {
+        let quota = self.record.quota;
+        let is_over = |limit, after, change: i64| limit > 0 && after > limit && change > 0;
+        let over = is_over(quota.inodes, objects, self.objects)
+            || is_over(quota.bytes, stored_bytes, self.stored_bytes);
+        if over && self.claim == Claim::Grow { Err(Error::Quota.into()) } else { Ok(()) }
     }
 
     fn object(&self, object: ObjectId) -> Object {

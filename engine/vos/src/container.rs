@@ -22,7 +22,7 @@ use crate::kv::{Kv, KvMut};
 use crate::pages::{Abort, BucketId, Pages, PagesMut};
 use crate::reclaim::Contents;
 use crate::roots::Roots;
-use crate::store::{Tx, TxOptions};
+use crate::store::{Claim, Tx, TxOptions};
 use crate::vos::Vos;
 
 const RECORD: u8 = 0;
@@ -265,7 +265,7 @@ impl Vos {
             }
             self.roots.reclaim.add_container(tx, id)
         };
-        let options = TxOptions { use_reserve: true, ..TxOptions::default() };
+        let options = TxOptions { claim: Claim::GiveBack, ..TxOptions::default() };
         let done = self.store.transact(options, destroy).await?;
         self.background.notify_all();
         self.store.acknowledged(done.lsn).await?;

@@ -49,7 +49,7 @@ mod update;
 mod vos;
 
 pub use store::{
-    BUCKET_BLOCKS, BlockAddr, BlockRun, Committed, DataWrite, FormatOptions, Lsn,
+    BUCKET_BLOCKS, BlockAddr, BlockRun, Claim, Committed, DataWrite, FormatOptions, Lsn,
     MEMORY_BUCKETS_MIN, OpenError, OpenOptions, ReadGuard, Reservation, SegmentUse, SpaceUsage,
     Store, Sync, Tx, TxOptions, View,
 };

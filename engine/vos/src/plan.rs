@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use daos_types::{Csum, Error, ObjectId};
+use daos_types::{Csum, Epoch, Error, ObjectId};
 
 use crate::array::{Edit, Moment};
 use crate::draft::{Changes, Draft, Range, Without};
@@ -39,6 +39,8 @@ pub(crate) struct Plan<'a> {
     hash: DkeyHash,
     drafts: HashMap<ObjectId, ObjectDraft>,
     needs: RefCell<Needs>,
+    /// By how much what is stored grows; what is detached is not counted.
+    stored_bytes: i64,
 }
 
 #[derive(Default)]
@@ -49,7 +51,19 @@ struct Needs {
 
 impl<'a> Plan<'a> {
     pub fn new(objects: &'a dyn Objects, moment: Moment, hash: DkeyHash) -> Self {
-        Self { objects, moment, hash, drafts: HashMap::new(), needs: RefCell::default() }
+        Self {
+            objects,
+            moment,
+            hash,
+            drafts: HashMap::new(),
+            needs: RefCell::default(),
+            stored_bytes: 0,
+        }
+    }
+
+    /// Whether all of it takes the place of something that it gives back.
+    pub fn replaces(&self) -> bool {
+        self.stored_bytes <= 0 && self.moment.snapshot == Epoch::ZERO
     }
 
     pub fn into_needs(self) -> Vec<Need> {
@@ -84,6 +98,7 @@ impl Ground for Plan<'_> {
     }
 
     fn apply(&mut self, object: ObjectId, edit: Edit) -> Result<(), Abort> {
+        self.stored_bytes += edit.stored_bytes;
         let draft = self.drafts.entry(object).or_default();
         draft.changes.extend(edit.removes.into_iter().map(|key| (key, None)));
         if !edit.puts.is_empty() {

@@ -89,17 +89,12 @@ impl Preparation<'_> {
 
     async fn reserve(&self, needs: &[Need]) -> Result<Option<Reservation>> {
         let fresh = needs.iter().filter(|need| need.at().is_none());
-        let blocks: u64 = fresh.clone().map(|need| u64::from(need.blocks())).sum();
+        let blocks: u64 = fresh.map(|need| u64::from(need.blocks())).sum();
         if blocks == 0 {
             return Ok(None);
         }
         let blocks = u32::try_from(blocks).map_err(|_| Error::NoSpace)?;
-        // A merge gives back the block that it replaces, so it may draw on the reserve: a write into space that is
-        // there does not fail.
-        let is_merge = |need: &Need| matches!(need, Need::Merge { base: Base::Block { .. }, .. });
-        let use_reserve = self.options.use_reserve || fresh.clone().all(is_merge);
-        let options = TxOptions { use_reserve, ..self.options };
-        self.store.reserve(blocks, options).await.map(Some)
+        self.store.reserve(blocks, self.options).await.map(Some)
     }
 }
 

@@ -9,7 +9,7 @@ use daos_types::{ContainerId, Error, Noun, PoolId, Result};
 use crate::kv::{Kv, KvMut};
 use crate::pages::{Abort, Pages, PagesMut};
 use crate::roots::Roots;
-use crate::store::{Tx, TxOptions, View};
+use crate::store::{Claim, Tx, TxOptions, View};
 use crate::vos::Vos;
 
 const ATTRIBUTE: u8 = 2;
@@ -102,7 +102,7 @@ impl Vos {
     ) -> Result<Reply> {
         let set = |tx: &mut Tx<'_>| self.roots.set_props(tx, (pool, id), label.as_deref(), quota);
         // A full store is when a quota is most wanted.
-        let options = TxOptions { use_reserve: true, ..TxOptions::default() };
+        let options = TxOptions { claim: Claim::GiveBack, ..TxOptions::default() };
         let done = self.store.transact(options, set).await?;
         self.store.acknowledged(done.lsn).await?;
         Ok(Reply::Done)
@@ -135,8 +135,10 @@ mod tests {
     use std::rc::Rc;
 
     use daos_media::MemDevice;
-    use daos_types::rpc::{ATTRIBUTE_BYTES_MAX, ContainerInfo, ContainerUsage, Request};
-    use daos_types::{Epoch, StoreId, TargetId};
+    use daos_types::rpc::{
+        ATTRIBUTE_BYTES_MAX, ContainerInfo, ContainerUsage, KeyRef, Op, Request, Transact,
+    };
+    use daos_types::{Dkey, Epoch, ObjectClass, ObjectId, ObjectType, StoreId, TargetId};
     use daos_xstream::{Handle, sim};
     use uuid::Uuid;
 
@@ -220,6 +222,80 @@ mod tests {
             assert_eq!((found.info.label.as_str(), found.quota), ("renamed", quota));
             vos.handle(change(None, Some(Quota::default()))).await.unwrap();
             assert_eq!(usage(&vos).await.quota, Quota::default());
+            is_sound(&vos).await;
+        });
+    }
+
+    #[test]
+    fn growth_past_the_quota_is_refused_and_nothing_else_is() {
+        sim::run(1, |handle| async move {
+            let (device, vos) = fixture(&handle).await;
+            let limit = |bytes, inodes| Request::ContainerSetProps {
+                pool: POOL,
+                id: ID,
+                label: None,
+                quota: Some(Quota { bytes, inodes }),
+            };
+            let object = |n| ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 0, n);
+            let key = |n| KeyRef::new(object(n), Dkey::from_u64(1), "0");
+            let transact = |op| {
+                Request::Transact(Transact { container: ID, conditions: Vec::new(), ops: vec![op] })
+            };
+            let write = |n, offset: u64, blocks: usize| {
+                let data = vec![n as u8 + 1; blocks * 4096].into();
+                transact(Op::UpdateArray { key: key(n), offset: offset * 4096, data })
+            };
+            vos.handle(limit(100 * 4096, 3)).await.unwrap();
+            vos.handle(write(0, 0, 60)).await.unwrap();
+            assert_eq!(vos.handle(write(0, 60, 41)).await.unwrap_err(), Error::Quota);
+            vos.handle(write(0, 60, 40)).await.unwrap();
+            assert_eq!(usage(&vos).await.stored_bytes, 100 * 4096, "to the last byte");
+            vos.handle(write(0, 10, 50)).await.unwrap();
+            let more = Op::Allocate { key: key(0), offset: 100 * 4096, len: 1 };
+            assert_eq!(vos.handle(transact(more)).await.unwrap_err(), Error::Quota);
+            // A quota below what is there only keeps it from growing.
+            vos.handle(limit(4096, 1)).await.unwrap();
+            vos.handle(write(0, 99, 1)).await.unwrap();
+            assert_eq!(vos.handle(write(0, 100, 1)).await.unwrap_err(), Error::Quota);
+            let cut = Op::PunchRange { key: key(0), offset: 10, len: u64::MAX - 10 };
+            vos.handle(transact(cut)).await.unwrap();
+            drop(vos);
+            let vos = open(&device, &handle).await;
+            vos.handle(limit(10 * 4096, 2)).await.unwrap();
+            vos.handle(write(1, 0, 1)).await.unwrap();
+            assert_eq!(vos.handle(write(2, 0, 1)).await.unwrap_err(), Error::Quota);
+            vos.handle(transact(Op::PunchObject { object: object(0) })).await.unwrap();
+            vos.handle(write(2, 0, 1)).await.unwrap();
+            is_sound(&vos).await;
+        });
+    }
+
+    #[test]
+    fn overwriters_of_a_full_store_wait_for_readers_instead_of_giving_up() {
+        sim::run(1, |handle| async move {
+            let (_, vos) = fixture(&handle).await;
+            let object = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 0, 1);
+            let write = |chunk: u64, byte: u8| {
+                let key = KeyRef::new(object, Dkey::from_u64(chunk), "0");
+                let op = Op::UpdateArray { key, offset: 0, data: vec![byte; 1 << 20].into() };
+                Request::Transact(Transact { container: ID, conditions: vec![], ops: vec![op] })
+            };
+            let mut chunks = 0;
+            while vos.handle(write(chunks, 1)).await.is_ok() {
+                chunks += 1;
+            }
+            for round in 2..5 {
+                let guard = vos.store().read_guard();
+                let reader = handle.clone();
+                handle.spawn(async move {
+                    reader.sleep(std::time::Duration::from_secs(3)).await;
+                    drop(guard);
+                });
+                for chunk in 0..chunks.min(8) {
+                    vos.handle(write(chunk, round)).await.unwrap();
+                }
+            }
+            assert_eq!(vos.handle(write(chunks, 1)).await.unwrap_err(), Error::NoSpace);
             is_sound(&vos).await;
         });
     }

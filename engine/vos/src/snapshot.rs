@@ -10,7 +10,7 @@ use crate::container::{SNAPSHOTS_MAX, snapshot_key, snapshots_prefix};
 use crate::kv::Kv;
 use crate::pages::{Abort, Pages};
 use crate::roots::Roots;
-use crate::store::{Tx, TxOptions, View};
+use crate::store::{Claim, Tx, TxOptions, View};
 use crate::vos::Vos;
 
 impl Roots {
@@ -91,7 +91,7 @@ impl Vos {
             record.sweep_due = true;
             self.roots.put_container(tx, id, &record)
         };
-        let options = TxOptions { use_reserve: true, ..TxOptions::default() };
+        let options = TxOptions { claim: Claim::GiveBack, ..TxOptions::default() };
         let done = self.store.transact(options, destroy).await?;
         self.sweeps.borrow_mut().remove(&id);
         self.background.notify_all();

@@ -15,10 +15,10 @@ use crate::object::{Body, Object, ObjectTable, Record};
 use crate::pages::{Abort, BUCKET_HEADER_BYTES, BucketId, Pages, PagesMut};
 use crate::reclaim::{Entry, EntryBody, Reclaim, roots as roots_of};
 use crate::testing::Random;
-use crate::{FormatOptions, MEMORY_BUCKETS_MIN, OpenOptions, Store, Sync, Tx, TxOptions};
+use crate::{Claim, FormatOptions, MEMORY_BUCKETS_MIN, OpenOptions, Store, Sync, Tx, TxOptions};
 
 const DEVICE_BYTES: u64 = 64 << 20;
-const RECLAIM: TxOptions = TxOptions { use_reserve: true, background: true };
+const RECLAIM: TxOptions = TxOptions { claim: Claim::GiveBack, background: true };
 
 async fn open(device: &Rc<dyn Device>, handle: &Handle) -> Store {
     let options = OpenOptions {

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 
-use daos_types::rpc::{Condition, Op, Reply, Transact};
+use daos_types::rpc::{ARRAY_OFFSET_MAX, Condition, Op, Reply, Transact};
 use daos_types::{ContainerId, Error, Result};
 use daos_xstream::Stage;
 
@@ -21,7 +21,7 @@ use crate::pages::Abort;
 use crate::plan::{Objects, Plan};
 use crate::prepare::{Preparation, Prepared};
 use crate::record::INLINE_BYTES_MAX;
-use crate::store::{Committed, Lsn, TxOptions, View};
+use crate::store::{Claim, Committed, Lsn, TxOptions, View};
 use crate::supply::Need;
 use crate::vos::Vos;
 use crate::{punch, update};
@@ -29,6 +29,8 @@ use crate::{punch, update};
 /// A plan that keeps being overtaken by others is given up after so many times: the locks make that impossible for
 /// arrays, and nothing else changes so often.
 const PLANS_MAX: u32 = 1000;
+/// Times that a transaction waits for space before it is told that there is none.
+const SHORT_MAX: u32 = 200;
 /// Records that one step of a count looks at.
 const COUNT_STEP: usize = 512;
 
@@ -42,23 +44,20 @@ impl Vos {
         let locks = if planning { self.lock_keys(request) } else { Vec::new() };
         Stage::Reserve.enter();
         let mut held = if locks.is_empty() { None } else { Some(self.locks.acquire(locks).await) };
+        let mut short = 0;
         for _ in 0..PLANS_MAX {
-            let (prepared, judged) = if planning {
-                match self.prepare(request).await {
-                    Err(Error::NoSpace) if self.make_room().await? => continue,
-                    prepared => prepared?,
+            let frees = self.store.frees();
+            let attempt = self.attempt(request, planning).await;
+            if matches!(attempt, Err(Error::NoSpace)) && short < SHORT_MAX {
+                short += 1;
+                // Nothing is held meanwhile that others could wait for.
+                match self.make_room(frees).await? {
+                    true => continue,
+                    false => return Err(Error::NoSpace),
                 }
-            } else {
-                Default::default()
-            };
-            Stage::Commit.enter();
-            let done = match self.commit(request, &prepared, &judged).await {
-                Err(Error::NoSpace) if self.make_room().await? => continue,
-                done => done?,
-            };
-            if let Some(committed) = done {
+            }
+            if let Some(committed) = attempt? {
                 drop(held.take());
-                drop(prepared);
                 if committed.value {
                     self.background.notify_all();
                 }
@@ -75,12 +74,24 @@ impl Vos {
         Err(Error::Invalid("the objects of the transaction change too fast"))
     }
 
+    /// Plans it, if that is wanted, and commits it; `None`: it has to be planned again.
+    async fn attempt(&self, request: &Transact, planning: bool) -> Result<Option<Committed<bool>>> {
+        let (prepared, judged, claim) = if planning {
+            self.prepare(request).await?
+        } else {
+            (Prepared::default(), Judged::default(), claim(&request.ops))
+        };
+        Stage::Commit.enter();
+        self.commit(request, &prepared, &judged, claim).await
+    }
+
     /// Everything in one closure; `None`: it has to be planned again.
     async fn commit(
         &self,
         request: &Transact,
         prepared: &Prepared,
         judged: &Judged,
+        claim: Claim,
     ) -> Result<Option<Committed<bool>>> {
         let stale = Cell::new(false);
         let failed = Cell::new(false);
@@ -88,7 +99,8 @@ impl Vos {
             stale.set(false);
             failed.set(false);
             let roots = (&self.roots, self.hash());
-            let mut ground = Commit::begin(tx, roots, request.container, prepared, &stale)?;
+            let place = (request.container, claim);
+            let mut ground = Commit::begin(tx, roots, place, prepared, &stale)?;
             for (index, condition) in request.conditions.iter().enumerate() {
                 let holds = match judge(&ground, condition)? {
                     Verdict::Known(holds) => holds,
@@ -102,7 +114,8 @@ impl Vos {
             apply(&mut ground, &request.ops)?;
             ground.finish()
         };
-        let result = self.store.transact(options(&request.ops), run).await;
+        let options = TxOptions { claim, ..TxOptions::default() };
+        let result = self.store.transact(options, run).await;
         if stale.get() && result.is_err() {
             return Ok(None);
         }
@@ -114,13 +127,13 @@ impl Vos {
     }
 
     /// Decides the transaction without changing anything, and starts filling the blocks that it needs.
-    async fn prepare(&self, request: &Transact) -> Result<(Prepared, Judged)> {
+    async fn prepare(&self, request: &Transact) -> Result<(Prepared, Judged, Claim)> {
         let guard = self.store.read_guard();
         let plan = |pages: &View<'_>| self.plan(pages, request);
         let ((verdicts, planned), lsn) = self.store.view(plan).await?;
         let judged = self.judge_all(&request.conditions, verdicts, lsn).await?;
         // Conditions come first: what an operation would have said does not matter if they fail.
-        let needs = planned?;
+        let (needs, claim) = planned?;
         Stage::Pull.enter();
         let mut counted = HashMap::new();
         for (index, need) in needs.iter().enumerate() {
@@ -130,8 +143,9 @@ impl Vos {
         }
         Stage::Persist.enter();
         let (store, ops) = (&self.store, request.ops.as_slice());
-        let preparation = Preparation { store, ops, options: options(ops), guard, counted };
-        Ok((preparation.run(needs).await?, judged))
+        let options = TxOptions { claim, ..TxOptions::default() };
+        let preparation = Preparation { store, ops, options, guard, counted };
+        Ok((preparation.run(needs).await?, judged, claim))
     }
 
     #[allow(clippy::type_complexity)]
@@ -139,7 +153,7 @@ impl Vos {
         &self,
         pages: &View<'_>,
         request: &Transact,
-    ) -> Result<(Vec<Verdict>, Result<Vec<Need>>), Abort> {
+    ) -> Result<(Vec<Verdict>, Result<(Vec<Need>, Claim)>), Abort> {
         let record = self.roots.container(pages, request.container)?;
         let moment = Moment { epoch: PLAN_EPOCH, snapshot: record.newest_snapshot };
         let objects = Newest { pages, roots: &self.roots, container: request.container };
@@ -147,7 +161,13 @@ impl Vos {
         let judged = request.conditions.iter().map(|condition| judge(&ground, condition));
         let verdicts = judged.collect::<Result<_, Abort>>()?;
         match apply(&mut ground, &request.ops) {
-            Ok(()) => Ok((verdicts, Ok(ground.into_needs()))),
+            Ok(()) => {
+                let claim = match claim(&request.ops) {
+                    Claim::Grow if ground.replaces() => Claim::Replace,
+                    claim => claim,
+                };
+                Ok((verdicts, Ok((ground.into_needs(), claim))))
+            }
             Err(Abort::Error(error)) => Ok((verdicts, Err(error))),
             Err(abort) => Err(abort),
         }
@@ -257,17 +277,20 @@ fn wants_plan(ops: &[Op]) -> bool {
     })
 }
 
-/// Deletes may draw on the reserve.
-fn options(ops: &[Op]) -> TxOptions {
-    let punches = ops.iter().any(|op| {
-        matches!(
-            op,
-            Op::PunchRange { .. }
-                | Op::PunchAkey(_)
-                | Op::PunchDkey { .. }
-                | Op::PunchDkeysFrom { .. }
-                | Op::PunchObject { .. }
-        )
-    });
-    TxOptions { use_reserve: punches && !wants_plan(ops), ..TxOptions::default() }
+/// What it does to the space, as far as can be seen from here. Deletes and truncates give back; other punches may leave
+/// more records than there were.
+fn claim(ops: &[Op]) -> Claim {
+    let gives_back = |op: &Op| match op {
+        Op::PunchObject { .. } | Op::PunchDkeysFrom { .. } => true,
+        Op::PunchRange { offset, len, .. } => offset.saturating_add(*len) >= ARRAY_OFFSET_MAX,
+        _ => false,
+    };
+    let punches =
+        |op: &Op| matches!(op, Op::PunchRange { .. } | Op::PunchAkey(_) | Op::PunchDkey { .. });
+    match () {
+        () if wants_plan(ops) => Claim::Grow,
+        () if ops.iter().any(gives_back) => Claim::GiveBack,
+        () if ops.iter().any(punches) => Claim::Replace,
+        () => Claim::Grow,
+    }
 }

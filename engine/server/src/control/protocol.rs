@@ -298,7 +298,7 @@ impl From<daos_types::Error> for Failure {
             E::Exists(_) => FailureKind::Exists,
             E::Invalid(_) | E::TooLarge { .. } => FailureKind::Invalid,
             E::ReadOnly => FailureKind::ReadOnly,
-            E::NoSpace => FailureKind::NoSpace,
+            E::NoSpace | E::Quota => FailureKind::NoSpace,
             E::Damaged(_) => FailureKind::Damaged,
             E::Stopped => FailureKind::Stopped,
             E::SeveralTargets => FailureKind::Unsupported,

@@ -129,6 +129,20 @@ impl Inner {
         self.write_header(header).await
     }
 
+    /// At the very end, when no task and no write is under way: lets the next opening know that there is nothing to replay.
+    pub(super) async fn end_clean(&self) -> Result<()> {
+        let at_rest = {
+            let state = self.state.borrow();
+            let is_home = state.arena.not_clean() == 0 && !state.wal.has_open();
+            is_home && state.marks.stable == state.marks.newest && state.check().is_ok()
+        };
+        if !at_rest {
+            return Ok(());
+        }
+        let header = Header { clean: true, ..self.next_header() };
+        self.write_header(header).await
+    }
+
     /// The header that describes what is home now.
     fn next_header(&self) -> Header {
         let mut state = self.state.borrow_mut();
@@ -146,6 +160,7 @@ impl Inner {
             mark: stable,
             epoch: state.last_epoch,
             strip_done: state.strip_done,
+            clean: false,
         }
     }
 

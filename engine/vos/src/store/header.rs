@@ -19,8 +19,9 @@ pub(super) const SLOT_BYTES: usize = 4096;
 /// What the device writes whole or not at all; the header fits.
 pub(super) const SECTOR_BYTES: usize = 512;
 const MAGIC: u32 = u32::from_le_bytes(*b"dCKP");
-/// 2: containers may have a quota and attributes. A store of version 1 has none and is read all the same.
-const VERSION: u32 = 2;
+/// 2: containers may have a quota and attributes; 3: a clean end is told. A store of an older version has none of that, and is
+/// read all the same.
+const VERSION: u32 = 3;
 const AT_CSUM: usize = 4;
 const AT_COVERED: usize = 8;
 
@@ -44,6 +45,8 @@ pub(super) struct Header {
     pub(super) epoch: Epoch,
     /// Strip batches up to here are home.
     pub(super) strip_done: u64,
+    /// The store ended here: the WAL has nothing from the tail on.
+    pub(super) clean: bool,
 }
 
 /// The checksum in a slot, and that of what is there.
@@ -67,6 +70,7 @@ impl Header {
             self.mark.0,
             self.epoch.0,
             self.strip_done,
+            u64::from(self.clean),
         ]
         .into_iter()
         .enumerate()
@@ -96,6 +100,7 @@ impl Header {
             mark: Lsn(field(4)),
             epoch: Epoch(field(5)),
             strip_done: field(6),
+            clean: field(7) == 1,
         };
         (valid && header.tail_lsn.0 <= header.mark.0.saturating_add(1)).then_some(header)
     }
@@ -123,6 +128,7 @@ mod tests {
             mark: Lsn(6),
             epoch: Epoch(7),
             strip_done: 8,
+            clean: generation % 2 == 1,
         }
     }
 

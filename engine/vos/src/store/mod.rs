@@ -36,6 +36,7 @@ pub use arena::MEMORY_BUCKETS_MIN;
 pub use audit::SegmentUse;
 pub use data::DataWrite;
 pub use recover::{FormatOptions, OpenError, OpenOptions};
+pub use space::Claim;
 pub use store::{Committed, ReadGuard, Reservation, SpaceUsage, Store, TxOptions};
 pub use sync::Sync;
 pub use tx::{Tx, View};

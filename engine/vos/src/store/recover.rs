@@ -1,6 +1,7 @@
 //! Making a store, and opening one: the newest checkpoint, and what the WAL has on top of it.
 //!
 //! # Order of opening
+//! 0. After a clean end there is nothing to scan: the header says so, and everything is home.
 //! 1. *Scan*: follow the chain of WAL blocks from the checkpoint's tail to its end, which a power cut may have put anywhere
 //!    above the persisted mark. Verify the data of the records above the mark. Everything after the first record that does
 //!    not verify is discarded.
@@ -20,7 +21,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use daos_media::label::{self, Areas, LabelError, SEGMENT_BYTES};
+use daos_media::label::{self, Areas, LabelError};
 use daos_media::{Device, How, IoBuf};
 use daos_types::{Csum, Epoch, Error, Place, Result, StoreId, TargetId};
 use daos_xstream::Handle;
@@ -114,6 +115,7 @@ impl Store {
             mark: FORMAT_LSN,
             epoch: Epoch(created),
             strip_done: 0,
+            clean: true,
         };
         let image = IoBuf::copy_of(&header.encode());
         write(&*device, image, areas.header.start).await?;
@@ -161,13 +163,19 @@ impl Store {
 }
 
 impl Inner {
-    /// Has the host promise again what it promised before (a copy of a store's file may have holes), and the next step.
-    async fn hold_grant(&self) -> Result<(), OpenError> {
-        let segments = u64::from(self.state.borrow().space.granted());
-        let end = self.areas.space.start + segments * SEGMENT_BYTES;
-        let held = self.device.allocate(0, end).await;
-        held.map_err(|source| OpenError::Prepare { address: 0, source })?;
+    /// Has the host promise again what it promised before (a copy of a store's file may have holes), and the next step. What is
+    /// free is not needed; that it may have back.
+    async fn hold_grant(self: &Rc<Self>) -> Result<(), OpenError> {
+        let used = self.state.borrow_mut().space.grant_used();
+        let mut ranges = vec![(0, self.areas.space.start)];
+        ranges.extend(used.into_iter().map(|run| self.state.borrow().space.bytes_of(run)));
+        for (start, bytes) in ranges {
+            let held = self.device.allocate(start, bytes).await;
+            held.map_err(|source| OpenError::Prepare { address: start, source })?;
+        }
         self.grant().await;
+        let inner = self.clone();
+        self.handle.spawn(async move { inner.trim_all().await });
         Ok(())
     }
 }
@@ -272,6 +280,8 @@ async fn recover(inner: &Rc<Inner>) -> Result<()> {
     apply_all(inner, &header, &scan).await?;
     learn_space(inner).await?;
     if !inner.read_only {
+        // Both slots are of this incarnation then: should one be damaged, what follows is found from the other.
+        inner.checkpoint().await?;
         inner.checkpoint().await?;
     }
     Ok(())
@@ -395,6 +405,9 @@ async fn scan(inner: &Inner, header: &Header) -> Result<Scan> {
         mark: header.mark,
         resets: IdMap::default(),
     };
+    if header.clean {
+        return Ok(scan);
+    }
     while scan.end_seq - header.tail_seq < blocks.blocks {
         let seq = scan.end_seq;
         let address = blocks.address(seq);
@@ -721,9 +734,6 @@ async fn learn_space(inner: &Inner) -> Result<()> {
             inner.state.borrow_mut().space.learn(segment, entry);
         }
     }
-    let mut state = inner.state.borrow_mut();
-    state.arena.unbounded = inner.read_only;
-    let used = state.space.used_segments();
-    state.space.set_granted(used);
+    inner.state.borrow_mut().arena.unbounded = inner.read_only;
     Ok(())
 }

@@ -10,7 +10,15 @@
 //!    bring back what referred to it, nor verify data in it), no read that began before the free is under way, and, for a
 //!    bucket, the strip batch that may have held it is known to be home; and no write of it is in flight (somebody may have
 //!    begun to fill allocated blocks, and given up).
-//! 3. No segment at or above `granted` is given out: the host has not promised its space yet.
+//! 3. Only *granted* segments are given out: those whose space the host has promised. A free one may be returned to the
+//!    host (`trim`), and is not granted from then on.
+//! 4. What a [`Claim`] may not touch is left: `delete` segments for what gives back, `meta` segments for buckets.
+//!
+//! # Reserves
+//! A bucket needs four aligned blocks. When files of single blocks are deleted or holes are punched, free space may have none,
+//! and could not be used for want of metadata that says where it is. So data leaves some segments to buckets (one in
+//! [`META_SHARE`]), and everything that grows leaves some to deletes (one in [`DELETE_SHARE`]). What replaces data that is
+//! there gives back what it takes, a little later: it may take a part of the former in the meantime.
 //!
 //! # On disk
 //! FORMAT.md, "Segment table".
@@ -30,8 +38,17 @@ pub(super) const ENTRY_BYTES: usize = 48;
 pub(super) const BITMAP_BYTES: usize = 32;
 pub(super) const ENTRIES_PER_BUCKET: u32 =
     ((BUCKET_BYTES - BUCKET_HEADER_BYTES) / ENTRY_BYTES) as u32;
-/// Segments that the host is asked for at a time.
+/// Segments that the host is asked for at a time; when it has not so many, for fewer.
 pub(super) const GRANT_SEGMENTS: u32 = 64;
+/// Free segments that are not returned to the host: they will be needed soon.
+const TRIM_KEEP: u32 = 64;
+/// One segment in so many is for deletes, and one in so many for buckets; and at most this many segments are.
+const DELETE_SHARE: u32 = 256;
+const DELETE_SEGMENTS_MAX: u32 = 64;
+const META_SHARE: u32 = 40;
+const META_SEGMENTS_MAX: u32 = 2048;
+/// Segments for buckets that data may take while what it replaces is not free yet, at most.
+const REPLACE_SEGMENTS_MAX: u32 = 16;
 /// Blocks of the longest extent: a shorter rest of a segment is not worth a run of its own.
 const RUN_BLOCKS_WISHED: u32 = 32;
 
@@ -68,12 +85,32 @@ impl Entry {
     }
 }
 
+/// Which part of the space a transaction may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Claim {
+    /// Something new.
+    #[default]
+    Grow,
+    /// Takes the place of something that is given back with it.
+    Replace,
+    /// Gives back more than it takes: deletes, truncates, reclaim.
+    GiveBack,
+}
+
 /// What memory knows of a segment.
 #[derive(Clone, Copy, Debug)]
 struct Summary {
     free: u16,
     groups: u8,
     kind: SegmentKind,
+    /// Invariant 3.
+    granted: bool,
+}
+
+impl Summary {
+    fn is_spare(&self) -> bool {
+        self.granted && self.kind == SegmentKind::Free
+    }
 }
 
 /// Blocks freed and not available yet; invariant 2.
@@ -97,17 +134,27 @@ pub(super) struct Space {
     meta_groups: u64,
     /// Blocks in segments of kind `Meta` that are not available.
     meta_blocks: u64,
-    granted: u32,
+    /// Available blocks in segments that are granted.
+    granted_available: u64,
+    /// Free segments that are granted, and the fewest of them since [`Space::trim`] was asked last.
+    spare_segments: u32,
+    spare_low: u32,
+    /// The host gave nothing when it was asked last.
+    host_full: bool,
     data_cursor: u32,
     meta_cursor: u32,
-    reserve_segments: u32,
+    /// Segments for deletes, for buckets, and the part of the latter for data that replaces data.
+    delete_segments: u32,
+    meta_segments: u32,
+    replace_segments: u32,
 }
 
 impl Space {
     /// With nothing available: the entries are yet to be told by [`Space::learn`].
     pub(super) fn new(area: Area) -> Self {
         let segments = u32::try_from(area.bytes / SEGMENT_BYTES).expect("devices end at 64 TiB");
-        let nothing = Summary { free: 0, groups: 0, kind: SegmentKind::Meta };
+        let nothing = Summary { free: 0, groups: 0, kind: SegmentKind::Meta, granted: true };
+        let meta_segments = segments.div_ceil(META_SHARE).clamp(1, META_SEGMENTS_MAX);
         Self {
             area,
             table: BucketId((area.start / BUCKET_BYTES as u64) as u32),
@@ -120,10 +167,15 @@ impl Space {
             free_segments: 0,
             meta_groups: 0,
             meta_blocks: u64::from(segments) * u64::from(SEGMENT_BLOCKS),
-            granted: segments,
+            granted_available: 0,
+            spare_segments: 0,
+            spare_low: 0,
+            host_full: false,
             data_cursor: 0,
             meta_cursor: 0,
-            reserve_segments: (segments / 64).clamp(1, 64),
+            delete_segments: segments.div_ceil(DELETE_SHARE).min(DELETE_SEGMENTS_MAX),
+            meta_segments,
+            replace_segments: (meta_segments / 2).clamp(1, REPLACE_SEGMENTS_MAX),
         }
     }
 
@@ -197,7 +249,8 @@ impl Space {
         let available = entry.allocated.map(|word| !word);
         let free = count(available);
         let kind = if free == SEGMENT_BLOCKS { SegmentKind::Free } else { entry.kind };
-        self.set(segment, Summary { free: free as u16, groups: groups(available), kind });
+        let groups = groups(available);
+        self.set(segment, Summary { free: free as u16, groups, kind, granted: true });
     }
 
     fn set(&mut self, segment: u32, new: Summary) {
@@ -205,6 +258,11 @@ impl Space {
         self.available = self.available + u64::from(new.free) - u64::from(old.free);
         self.free_segments -= u32::from(old.kind == SegmentKind::Free);
         self.free_segments += u32::from(new.kind == SegmentKind::Free);
+        let granted = |summary: Summary| u64::from(summary.free) * u64::from(summary.granted);
+        self.granted_available = self.granted_available + granted(new) - granted(old);
+        self.spare_segments += u32::from(new.is_spare());
+        self.spare_segments -= u32::from(old.is_spare());
+        self.spare_low = self.spare_low.min(self.spare_segments);
         let meta = |summary: Summary| match summary.kind {
             SegmentKind::Meta => u64::from(summary.groups),
             _ => 0,
@@ -238,28 +296,42 @@ impl Space {
 
     // Reserving data.
 
-    /// Blocks that only deletes, truncates and reclaim may use.
+    /// Blocks that new data may not take.
     pub(super) fn reserve_blocks(&self) -> u64 {
-        u64::from(self.reserve_segments) * u64::from(SEGMENT_BLOCKS)
+        u64::from(self.data_floor(Claim::Grow)) * u64::from(SEGMENT_BLOCKS)
     }
 
-    fn may_open_free(&self, use_reserve: bool) -> bool {
-        use_reserve || self.free_segments > self.reserve_segments
+    /// Segments that data of this claim leaves.
+    fn data_floor(&self, claim: Claim) -> u32 {
+        match claim {
+            Claim::Grow => self.delete_segments + self.meta_segments,
+            Claim::Replace => self.delete_segments + self.meta_segments - self.replace_segments,
+            Claim::GiveBack => 0,
+        }
     }
 
-    fn may_take(&self, blocks: u32, use_reserve: bool) -> bool {
-        use_reserve || self.available >= self.reserve_blocks() + u64::from(blocks)
+    /// Blocks that buckets of this claim leave.
+    fn bucket_floor(&self, claim: Claim) -> u64 {
+        let delete = u64::from(self.delete_segments) * u64::from(SEGMENT_BLOCKS);
+        match claim {
+            Claim::Grow => delete,
+            Claim::Replace => delete / 2,
+            Claim::GiveBack => 0,
+        }
     }
 
     /// The segment to take data blocks from; `None` when there is none at hand.
-    pub(super) fn choose_data(&mut self, wanted: u32, use_reserve: bool) -> Option<u32> {
-        if !self.may_take(wanted, use_reserve) {
+    pub(super) fn choose_data(&mut self, wanted: u32, claim: Claim) -> Option<u32> {
+        let floor = self.data_floor(claim);
+        let reserved = u64::from(floor) * u64::from(SEGMENT_BLOCKS);
+        if self.available < reserved + u64::from(wanted) {
             return None;
         }
-        let open_free = self.may_open_free(use_reserve);
+        let open_free = self.free_segments > floor;
         let wish = wanted.min(RUN_BLOCKS_WISHED) as u16;
         let fits = |summary: &Summary, wish: u16, meta: bool| {
             summary.free >= wish
+                && summary.granted
                 && (meta || summary.kind != SegmentKind::Meta)
                 && (open_free || summary.kind != SegmentKind::Free)
         };
@@ -275,8 +347,7 @@ impl Space {
 
     /// The first segment from `cursor` on, going around, for which `fits`.
     fn find(&self, cursor: u32, fits: impl Fn(&Summary) -> bool) -> Option<u32> {
-        let granted = &self.summaries[..self.granted as usize];
-        let (before, after) = granted.split_at((cursor as usize).min(granted.len()));
+        let (before, after) = self.summaries.split_at(cursor as usize);
         let found = after.iter().position(&fits).map(|index| index + before.len());
         found.or_else(|| before.iter().position(&fits)).map(|index| index as u32)
     }
@@ -300,24 +371,26 @@ impl Space {
     // Buckets.
 
     /// The segment to take a bucket from; `None` when there is none at hand.
-    pub(super) fn choose_bucket(&mut self, use_reserve: bool) -> Option<u32> {
-        if !self.may_take(BUCKET_BLOCKS as u32, use_reserve) {
+    pub(super) fn choose_bucket(&mut self, claim: Claim) -> Option<u32> {
+        let floor = self.bucket_floor(claim);
+        if self.available < floor + BUCKET_BLOCKS {
             return None;
         }
         let current = self.summaries[self.meta_cursor as usize];
         if current.kind == SegmentKind::Meta && current.groups > 0 {
             return Some(self.meta_cursor);
         }
-        let open_free = self.may_open_free(use_reserve);
+        let open_free = u64::from(self.free_segments) * u64::from(SEGMENT_BLOCKS) > floor;
         let meta = |summary: &Summary| summary.kind == SegmentKind::Meta && summary.groups > 0;
         let found = (self.meta_groups > 0).then(|| self.find(self.meta_cursor, meta)).flatten();
         let found = found.or_else(|| {
-            let free = |summary: &Summary| open_free && summary.kind == SegmentKind::Free;
+            let free = |summary: &Summary| open_free && summary.is_spare();
             self.find(0, free)
         });
         let found = found.or_else(|| {
             let any = |summary: &Summary| {
-                summary.groups > 0 && (open_free || summary.kind != SegmentKind::Free)
+                let opens = summary.kind == SegmentKind::Free;
+                summary.groups > 0 && summary.granted && (open_free || !opens)
             };
             self.find(0, any)
         });
@@ -440,33 +513,101 @@ impl Space {
 
     // The host's promise.
 
-    /// Segments below are the host's promise; the store begins with what it has used.
-    pub(super) fn set_granted(&mut self, segments: u32) {
-        self.granted = segments.min(self.segments);
+    /// The host has promised nothing but what is used. Told at open; the runs of segments that are.
+    pub(super) fn grant_used(&mut self) -> Vec<(u32, u32)> {
+        for segment in 0..self.segments {
+            let summary = self.summaries[segment as usize];
+            let granted = summary.kind != SegmentKind::Free;
+            self.set(segment, Summary { granted, ..summary });
+        }
+        self.runs(|summary| summary.granted)
     }
 
-    pub(super) fn granted(&self) -> u32 {
-        self.granted
-    }
-
-    /// One past the last segment with anything in it.
-    pub(super) fn used_segments(&self) -> u32 {
-        let used = |summary: &Summary| summary.kind != SegmentKind::Free;
-        self.summaries.iter().rposition(used).map_or(0, |last| last as u32 + 1)
+    /// Runs of segments (first, count) for which `is`.
+    fn runs(&self, is: impl Fn(&Summary) -> bool) -> Vec<(u32, u32)> {
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        for (summary, segment) in self.summaries.iter().zip(0..) {
+            match runs.last_mut() {
+                _ if !is(summary) => {}
+                Some((first, count)) if *first + *count == segment => *count += 1,
+                _ => runs.push((segment, 1)),
+            }
+        }
+        runs
     }
 
     /// Whether the host should be asked for more soon.
     pub(super) fn grant_wanted(&self) -> bool {
-        let ahead = self.granted.saturating_sub(self.data_cursor.max(self.meta_cursor));
-        self.granted < self.segments && ahead < GRANT_SEGMENTS / 4
+        self.spare_segments < GRANT_SEGMENTS / 4
+            && self.spare_segments < self.free_segments
+            && !self.host_full
     }
 
-    /// Byte range of the next step of the host's promise.
-    pub(super) fn next_grant(&self) -> Option<(u32, u64, u64)> {
-        let end = (self.granted + GRANT_SEGMENTS).min(self.segments);
-        let bytes = |segment: u32| u64::from(segment) * SEGMENT_BYTES;
-        let start = self.area.start + bytes(self.granted);
-        (end > self.granted).then(|| (end, start, bytes(end) - bytes(self.granted)))
+    /// The segments that the host is asked for next, at most `most`: first and count.
+    pub(super) fn next_grant(&self, most: u32) -> Option<(u32, u32)> {
+        let first = self.summaries.iter().position(|summary| !summary.granted)?;
+        let rest = self.summaries[first..].iter().take(most as usize);
+        let count = rest.take_while(|summary| !summary.granted).count();
+        (count > 0).then_some((first as u32, count as u32))
+    }
+
+    /// The host has promised the space of these segments.
+    pub(super) fn granted(&mut self, first: u32, count: u32) {
+        self.set_granted(first, count, true);
+        self.host_full = false;
+    }
+
+    fn set_granted(&mut self, first: u32, count: u32, granted: bool) {
+        for segment in first..first + count {
+            let summary = self.summaries[segment as usize];
+            self.set(segment, Summary { granted, ..summary });
+        }
+    }
+
+    /// The host has no space left, not even for one segment.
+    pub(super) fn set_host_full(&mut self) {
+        self.host_full = true;
+    }
+
+    pub(super) fn host_full(&self) -> bool {
+        self.host_full
+    }
+
+    /// Free segments that were not needed since this was asked last, beyond those that are kept: they are not granted from now on,
+    /// and their space is the host's. At most `most` runs.
+    pub(super) fn trim(&mut self, most: usize) -> Vec<(u32, u32)> {
+        let mut excess = self.spare_low.saturating_sub(TRIM_KEEP);
+        self.spare_low = self.spare_segments;
+        let mut trimmed = Vec::new();
+        if excess == 0 {
+            return trimmed;
+        }
+        for (first, count) in self.runs(Summary::is_spare).into_iter().rev().take(most) {
+            let some = count.min(excess);
+            trimmed.push((first + count - some, some));
+            self.set_granted(first + count - some, some, false);
+            excess -= some;
+            if excess == 0 {
+                break;
+            }
+        }
+        trimmed
+    }
+
+    /// Free segments that are not granted: what the host may have back if it has it not yet.
+    pub(super) fn not_granted(&self) -> Vec<(u32, u32)> {
+        self.runs(|summary| !summary.granted)
+    }
+
+    /// Whether free segments are kept that [`Space::trim`] may return.
+    pub(super) fn trim_wanted(&self) -> bool {
+        self.spare_segments > TRIM_KEEP
+    }
+
+    /// Bytes of the device that segments take.
+    pub(super) fn bytes_of(&self, (first, count): (u32, u32)) -> (u64, u64) {
+        let bytes = |segments: u32| u64::from(segments) * SEGMENT_BYTES;
+        (self.area.start + bytes(first), bytes(count))
     }
 
     // Looking.
@@ -475,8 +616,8 @@ impl Space {
     pub(super) fn uncounted(&self, from: u32) -> Option<u32> {
         let hidden =
             |summary: &Summary| summary.groups == 0 && u64::from(summary.free) >= BUCKET_BLOCKS;
-        let range = from.min(self.granted) as usize..self.granted as usize;
-        self.summaries[range].iter().position(hidden).map(|index| from + index as u32)
+        let rest = self.summaries.get(from as usize..)?;
+        rest.iter().position(hidden).map(|index| from + index as u32)
     }
 
     pub(super) fn has_groups(&self, segment: u32) -> bool {
@@ -488,8 +629,9 @@ impl Space {
         u64::from(self.segments) * u64::from(SEGMENT_BLOCKS)
     }
 
+    /// Blocks that can be given out; if the host is full, without those that it would have to give first.
     pub(super) fn available(&self) -> u64 {
-        self.available
+        if self.host_full { self.granted_available } else { self.available }
     }
 
     pub(super) fn quarantined(&self) -> u64 {
@@ -621,11 +763,11 @@ mod tests {
     fn reserved_blocks_come_back_and_data_and_buckets_keep_apart() {
         let mut space = space();
         let before = space.available();
-        let segment = space.choose_data(10, false).unwrap();
+        let segment = space.choose_data(10, Claim::Grow).unwrap();
         let run = space.take_data(segment, [0; 4], 10);
         assert_eq!(run.blocks, 10);
         assert!(space.is_held(run));
-        let other = space.choose_bucket(false).unwrap();
+        let other = space.choose_bucket(Claim::Grow).unwrap();
         assert_ne!(segment, other);
         let bucket = space.take_bucket(other, [0; 4]);
         assert_eq!(space.segment_of(bucket.run().addr).0, other);
@@ -637,22 +779,63 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_is_for_deletes_only() {
+    fn data_leaves_room_for_buckets_and_both_for_deletes() {
         let mut space = space();
-        let mut taken = Vec::new();
-        while let Some(segment) = space.choose_data(256, false) {
-            taken.push(space.take_data(segment, [0; 4], 256));
+        let mut taken = 0;
+        while let Some(segment) = space.choose_data(256, Claim::Grow) {
+            space.take_data(segment, [0; 4], 256);
+            taken += 1;
         }
-        assert_eq!(taken.len(), 7, "one of eight segments is the reserve");
-        assert!(space.choose_bucket(false).is_none());
-        let segment = space.choose_bucket(true).unwrap();
+        assert_eq!(taken, 6, "one of eight segments is for buckets, one for deletes");
+        let (mut buckets, mut allocated) = (0, [0; 4]);
+        while let Some(segment) = space.choose_bucket(Claim::Grow) {
+            let bucket = space.take_bucket(segment, allocated);
+            let (_, index) = space.segment_of(bucket.run().addr);
+            mask(index, 4).iter().zip(&mut allocated).for_each(|(bits, word)| *word |= bits);
+            buckets += 1;
+        }
+        assert_eq!(buckets, 64, "a segment of them");
+        assert!(space.choose_data(1, Claim::Replace).is_none());
+        let segment = space.choose_bucket(Claim::GiveBack).unwrap();
         space.take_bucket(segment, [0; 4]);
+    }
+
+    #[test]
+    fn what_replaces_may_go_ahead_of_what_it_gives_back() {
+        let mut space = space();
+        while let Some(segment) = space.choose_data(256, Claim::Grow) {
+            space.take_data(segment, [0; 4], 256);
+        }
+        let segment = space.choose_data(100, Claim::Replace).unwrap();
+        space.take_data(segment, [0; 4], 100);
+        assert!(space.choose_data(200, Claim::Replace).is_none(), "deletes need theirs");
+    }
+
+    #[test]
+    fn free_segments_that_stay_free_are_returned_but_for_some() {
+        let area = Area { start: 16 << 20, bytes: 200 << 20 };
+        let mut space = Space::new(area);
+        for segment in 0..200 {
+            let allocated = [if segment == 90 { 1 } else { 0 }; 4];
+            space.learn(segment, Entry { allocated, kind: SegmentKind::Data });
+        }
+        assert_eq!(space.grant_used(), [(90, 1)]);
+        assert_eq!(space.next_grant(64), Some((0, 64)));
+        space.granted(0, 64);
+        assert_eq!(space.next_grant(64), Some((64, 26)), "up to what is used");
+        space.granted(64, 26);
+        space.granted(91, 20);
+        assert!(space.trim(8).is_empty(), "they were not free for long");
+        assert_eq!(space.trim(1), [(91, 20)]);
+        assert_eq!(space.trim(8), [(64, 26)]);
+        assert!(space.trim(8).is_empty() && !space.trim_wanted(), "some are kept");
+        assert_eq!(space.next_grant(64), Some((64, 26)));
     }
 
     #[test]
     fn freed_blocks_wait_for_mark_strip_and_readers() {
         let mut space = space();
-        let segment = space.choose_data(5, false).unwrap();
+        let segment = space.choose_data(5, Claim::Grow).unwrap();
         let run = space.take_data(segment, [0; 4], 5);
         space.quarantine(run, Lsn(7), 3);
         assert!(!space.end_quarantine(Lsn(6), 3, None, |_| false));
@@ -670,20 +853,26 @@ mod tests {
     #[test]
     fn nothing_is_given_out_that_the_host_has_not_granted() {
         let mut space = space();
-        space.set_granted(2);
+        space.grant_used();
+        assert_eq!(space.choose_data(1, Claim::Grow), None);
+        space.granted(3, 2);
         let mut segments = Vec::new();
-        while let Some(segment) = space.choose_data(256, false) {
+        while let Some(segment) = space.choose_data(256, Claim::Grow) {
             space.take_data(segment, [0; 4], 256);
             segments.push(segment);
         }
-        assert_eq!(segments, [0, 1]);
-        assert_eq!(space.next_grant(), Some((8, (16 << 20) + (2 << 20), 6 << 20)));
+        assert_eq!(segments, [3, 4]);
+        assert_eq!(space.next_grant(64), Some((0, 3)));
+        assert_eq!(space.bytes_of((5, 2)), ((16 << 20) + (5 << 20), 2 << 20));
+        assert_eq!(space.available(), 6 * 256);
+        space.set_host_full();
+        assert_eq!(space.available(), 0);
     }
 
     #[test]
     fn groups_hidden_between_single_blocks_are_found_by_a_recount() {
         let mut space = space();
-        let segment = space.choose_data(256, false).unwrap();
+        let segment = space.choose_data(256, Claim::Grow).unwrap();
         let run = space.take_data(segment, [0; 4], 256);
         for block in [0, 1, 2, 3] {
             space.release(run.part(block, 1));

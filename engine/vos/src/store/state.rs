@@ -94,6 +94,7 @@ pub(super) struct Counts {
     pub(super) data_bytes_written: u64,
     pub(super) data_bytes_read: u64,
     pub(super) replayed: u64,
+    pub(super) discarded_bytes: u64,
 }
 
 pub(super) struct State {

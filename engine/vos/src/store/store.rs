@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 
 use super::arena::IdMap;
 use super::bucket;
-use super::space::{ENTRY_BYTES, Entry};
+use super::space::{Claim, ENTRY_BYTES, Entry, GRANT_SEGMENTS};
 use super::state::State;
 use super::sync::Sync;
 use super::tx::{Outcome, Tx, View};
@@ -38,6 +38,12 @@ const PINS_MAX: usize = 512;
 const UNPINNED: usize = 8;
 /// What is acknowledged and older than this is on stable media.
 const FORCE_AFTER: Duration = Duration::from_millis(500);
+/// How long a writer waits for readers who still see what was freed, before it answers `NoSpace`.
+const FREES_AFTER_MAX: Duration = Duration::from_secs(10);
+/// Time for which a free segment must not have been needed before its space is the host's again.
+const TRIM_AFTER: Duration = Duration::from_secs(4);
+/// Runs of segments that are returned at a time.
+const TRIM_RUNS: usize = 64;
 /// Time between checkpoints while there are changes.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(15);
 
@@ -70,6 +76,12 @@ pub(super) struct Inner {
     /// One write-back or checkpoint at a time.
     pub(super) cleaning: Semaphore,
     granting: Semaphore,
+    /// Blocks came free so often, and so many wait for that; reservations that are held.
+    frees: Cell<u64>,
+    free_waiters: Cell<u32>,
+    reservations: Cell<u32>,
+    /// Times that the host gave something.
+    grants: Cell<u64>,
     pub(super) submit_kick: Notify,
     pub(super) flush_kick: Notify,
     pub(super) clean_kick: Notify,
@@ -96,8 +108,8 @@ struct Load {
 /// How a transaction is run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TxOptions {
-    /// It gives space back: deletes, truncates, reclaim. The reserve is for these.
-    pub use_reserve: bool,
+    /// What it does to the space: who gives back may take what others may not.
+    pub claim: Claim,
     /// What it touches is no sign of use by anybody.
     pub background: bool,
 }
@@ -225,7 +237,7 @@ impl Store {
             let choice = {
                 let mut state = self.inner.state.borrow_mut();
                 state.drain_cancelled();
-                state.space.choose_data(left, options.use_reserve)
+                state.space.choose_data(left, options.claim)
             };
             let Some(segment) = choice else {
                 self.inner.make_room(&mut room, false).await?;
@@ -242,6 +254,54 @@ impl Store {
         }
         self.inner.grant_ahead();
         Ok(reservation)
+    }
+
+    /// Counts what comes free: a number to give to [`Store::wait_for_frees`].
+    #[must_use]
+    pub fn frees(&self) -> u64 {
+        self.inner.frees.get()
+    }
+
+    /// Waits until something has come free since `seen` was told by [`Store::frees`], by frees in progress or reservations of others;
+    /// false: nothing will, or not soon. The caller holds neither read guard nor reservation: it would wait for itself.
+    ///
+    /// # Errors
+    /// When the store accepts no changes.
+    pub async fn wait_for_frees(&self, seen: u64) -> Result<bool> {
+        let inner = &self.inner;
+        let _waiting = FreeWaiter::new(inner);
+        let give_up = inner.handle.monotonic() + FREES_AFTER_MAX.as_nanos() as u64;
+        let (handle, progress) = (inner.handle.clone(), inner.progress.clone());
+        inner.handle.spawn(async move {
+            handle.sleep(FREES_AFTER_MAX).await;
+            progress.notify_all();
+        });
+        loop {
+            inner.check_writable()?;
+            let progress = inner.progress.wait();
+            inner.state.borrow_mut().drain_cancelled();
+            inner.end_quarantine();
+            if inner.frees.get() > seen {
+                return Ok(true);
+            }
+            let (target, persisted) = {
+                let state = inner.state.borrow();
+                let target = state.space.quarantined_up_to();
+                let persisted = (state.marks.persisted, state.strip_persisted);
+                (target, persisted)
+            };
+            match target {
+                Some((lsn, strip)) if lsn > persisted.0 || strip > persisted.1 => {
+                    inner.persist_to(lsn, strip).await?;
+                    continue;
+                }
+                None if inner.reservations.get() == 0 => return Ok(false),
+                _ if inner.handle.monotonic() >= give_up => return Ok(false),
+                _ => {}
+            }
+            // A reader or a writer holds it back, and says when it is done.
+            progress.await;
+        }
     }
 
     /// While it lives, no block that is freed from now on is given to anybody else.
@@ -280,9 +340,12 @@ impl Store {
     /// # Errors
     /// `Latched`: what was above the mark is not there at the next open.
     pub async fn stop(self) -> Result<()> {
-        let result = if self.inner.read_only { Ok(()) } else { self.inner.checkpoint().await };
+        let mut result = if self.inner.read_only { Ok(()) } else { self.inner.checkpoint().await };
         self.inner.stopping.set(true);
         self.inner.quiesce().await;
+        if result.is_ok() && !self.inner.read_only {
+            result = self.inner.end_clean().await;
+        }
         for kick in [
             &self.inner.submit_kick,
             &self.inner.flush_kick,
@@ -305,6 +368,12 @@ impl Store {
     #[must_use]
     pub fn space(&self) -> SpaceUsage {
         let state = self.inner.state.borrow();
+        let asks = state.space.host_full() && self.inner.granting.free() == 1;
+        if asks && !self.inner.stopped_as(&state) {
+            // The host may have got space meanwhile: the next answer says so.
+            let inner = self.inner.clone();
+            self.inner.handle.spawn(async move { inner.grant().await });
+        }
         let reserve = state.space.reserve_blocks();
         let usable = state.space.available() + state.space.quarantined();
         SpaceUsage {
@@ -338,6 +407,7 @@ impl Store {
             ("data_bytes_read", counts.data_bytes_read),
             ("data_writes_in_flight", state.pending.len() as u64),
             ("blocks_quarantined", state.space.quarantined()),
+            ("bytes_discarded", counts.discarded_bytes),
             ("records_replayed", counts.replayed),
         ]
     }
@@ -386,6 +456,10 @@ impl Inner {
             pins_max: pins_max(budget),
             cleaning: Semaphore::new(1),
             granting: Semaphore::new(1),
+            frees: Cell::new(0),
+            free_waiters: Cell::new(0),
+            reservations: Cell::new(0),
+            grants: Cell::new(0),
             submit_kick: Notify::new(),
             flush_kick: Notify::new(),
             clean_kick: Notify::new(),
@@ -448,7 +522,7 @@ impl Inner {
         let mut state = self.state.borrow_mut();
         state.arena.note_use = !options.background;
         let now = self.handle.now();
-        let mut tx = Tx::begin(&mut state, now, options.use_reserve, self.pins_max);
+        let mut tx = Tx::begin(&mut state, now, options.claim, self.pins_max);
         let epoch = tx.epoch();
         let result = f(&mut tx);
         let finished = tx.finish(result);
@@ -636,25 +710,62 @@ impl Inner {
 
     /// Asks the host for the next step of space; whether it was given.
     pub(super) async fn grant(&self) -> bool {
-        let before = self.state.borrow().space.granted();
+        let before = self.grants.get();
         let _one = self.granting.acquire(1).await;
-        if self.state.borrow().space.granted() > before {
+        if self.grants.get() > before {
             return true;
         }
-        let Some((segments, start, bytes)) = self.state.borrow().space.next_grant() else {
-            return false;
-        };
-        match self.device.allocate(start, bytes).await {
-            Ok(()) => {
-                self.state.borrow_mut().space.set_granted(segments);
-                self.progress.notify_all();
-                true
+        let mut most = GRANT_SEGMENTS;
+        loop {
+            let Some(run) = self.state.borrow().space.next_grant(most) else { return false };
+            let (start, bytes) = self.state.borrow().space.bytes_of(run);
+            match self.device.allocate(start, bytes).await {
+                Ok(()) => {
+                    self.state.borrow_mut().space.granted(run.0, run.1);
+                    self.grants.set(before + 1);
+                    self.progress.notify_all();
+                    return true;
+                }
+                // It may have less than that.
+                Err(_) if run.1 > 1 => most = run.1 / 4,
+                Err(error) => {
+                    // The host is full: that is ENOSPC for whoever needs the space, and no more.
+                    tracing::warn!(start, %error, "the host has no space for the store to grow");
+                    self.state.borrow_mut().space.set_host_full();
+                    return false;
+                }
             }
-            Err(error) => {
-                // The host is full: that is ENOSPC for whoever needs the space, and no more.
-                tracing::warn!(start, bytes, %error, "the host has no space for the store to grow");
-                false
+        }
+    }
+
+    /// Returns the space of free segments to the host that were not needed for some time.
+    async fn trim(&self) {
+        let _one = self.granting.acquire(1).await;
+        let runs = self.state.borrow_mut().space.trim(TRIM_RUNS);
+        self.discard(runs).await;
+    }
+
+    /// Returns what an earlier life of the store left behind.
+    pub(super) async fn trim_all(&self) {
+        let runs = self.state.borrow().space.not_granted();
+        for run in runs {
+            let _one = self.granting.acquire(1).await;
+            // What was granted meanwhile is somebody's.
+            let still = self.state.borrow().space.not_granted().contains(&run);
+            if still && !self.stopped() {
+                self.discard(vec![run]).await;
             }
+        }
+    }
+
+    /// Discards free segments that are not granted. Nothing refers to them: quarantine has ended.
+    async fn discard(&self, runs: Vec<(u32, u32)>) {
+        for run in runs {
+            let (start, bytes) = self.state.borrow().space.bytes_of(run);
+            if let Err(error) = self.device.discard(start, bytes).await {
+                tracing::warn!(start, bytes, %error, "the host does not take space back");
+            }
+            self.state.borrow_mut().counts.discarded_bytes += bytes;
         }
     }
 
@@ -677,7 +788,16 @@ impl Inner {
         let state = &mut *self.state.borrow_mut();
         let (persisted, strip) = (state.marks.persisted, state.strip_persisted);
         let busy = |run| state.pending.overlaps(run);
-        state.space.end_quarantine(persisted, strip, reader, busy)
+        let any = state.space.end_quarantine(persisted, strip, reader, busy);
+        self.frees.set(self.frees.get() + u64::from(any));
+        any
+    }
+
+    /// Somebody who holds blocks back is done.
+    fn tell_free_waiters(&self) {
+        if self.free_waiters.get() > 0 {
+            self.progress.notify_all();
+        }
     }
 
     // Marks.
@@ -815,14 +935,20 @@ impl Inner {
                 state.latch.is_none() && (state.wal.in_flight() || state.pending.len() > 0)
             };
             if !busy {
-                return;
+                break;
             }
             progress.await;
         }
+        // Neither is a grant or a discard.
+        let _none = self.granting.acquire(1).await;
     }
 
     fn stopped(&self) -> bool {
-        self.stopping.get() || self.state.borrow().latch.is_some()
+        self.stopped_as(&self.state.borrow())
+    }
+
+    fn stopped_as(&self, state: &State) -> bool {
+        self.stopping.get() || state.latch.is_some()
     }
 }
 
@@ -833,6 +959,22 @@ struct Room {
     persisted: bool,
     /// Segments below have been counted afresh.
     recounted: u32,
+}
+
+/// Counts somebody who waits for blocks, for as long as it lives.
+struct FreeWaiter<'a>(&'a Inner);
+
+impl<'a> FreeWaiter<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        inner.free_waiters.set(inner.free_waiters.get() + 1);
+        Self(inner)
+    }
+}
+
+impl Drop for FreeWaiter<'_> {
+    fn drop(&mut self) {
+        self.0.free_waiters.set(self.0.free_waiters.get() - 1);
+    }
 }
 
 /// Counts somebody who waits for frames, for as long as it lives.
@@ -937,6 +1079,7 @@ impl Drop for ReadGuard {
             guards.remove(&self.lsn);
         }
         // What it held back is let go with the next flush or allocation.
+        self.inner.tell_free_waiters();
     }
 }
 
@@ -949,6 +1092,7 @@ pub struct Reservation {
 
 impl Reservation {
     fn new(inner: &Rc<Inner>) -> Self {
+        inner.reservations.set(inner.reservations.get() + 1);
         Self { inner: inner.clone(), runs: SmallVec::new(), left: Rc::default() }
     }
 
@@ -975,12 +1119,15 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        self.inner.reservations.set(self.inner.reservations.get() - 1);
         let left = self.left.take();
         if !left.is_empty() {
+            self.inner.frees.set(self.inner.frees.get() + 1);
             let mut state = self.inner.state.borrow_mut();
             state.cancelled.extend(left);
             state.drain_cancelled();
         }
+        self.inner.tell_free_waiters();
     }
 }
 
@@ -1047,6 +1194,7 @@ async fn cleaner(inner: Weak<Inner>, kick: Notify) {
 async fn ticker(inner: Weak<Inner>, kick: Notify) {
     let Some(handle) = inner.upgrade().map(|inner| inner.handle.clone()) else { return };
     let mut checkpoint_at = handle.monotonic() + CHECKPOINT_AFTER.as_nanos() as u64;
+    let mut trim_at = handle.monotonic() + TRIM_AFTER.as_nanos() as u64;
     loop {
         let wait = kick.wait();
         {
@@ -1069,6 +1217,11 @@ async fn ticker(inner: Weak<Inner>, kick: Notify) {
         }
         handle.sleep(FORCE_AFTER).await;
         let Some(inner) = inner.upgrade() else { return };
+        if handle.monotonic() >= trim_at && !inner.stopped() {
+            trim_at = handle.monotonic() + TRIM_AFTER.as_nanos() as u64;
+            let inner = inner.clone();
+            handle.spawn(async move { inner.trim().await });
+        }
         if handle.monotonic() >= checkpoint_at {
             checkpoint_at = handle.monotonic() + CHECKPOINT_AFTER.as_nanos() as u64;
             inner.checkpoint_wanted.set(true);
@@ -1097,7 +1250,8 @@ impl Inner {
             let newest = state.marks.newest;
             state.marks.want(newest);
         }
-        let mut tick = match unstable || state.arena.not_clean() > 0 {
+        let changing = unstable || state.arena.not_clean() > 0;
+        let mut tick = match changing || state.space.trim_wanted() {
             true => Tick::Busy,
             false => Tick::Idle,
         };

@@ -253,7 +253,7 @@ fn space_fills_to_no_space_and_deletes_make_it_usable_again() {
             assert_eq!(error, Error::NoSpace);
             assert!(store.space().free_blocks < 100);
             let held = store.read_guard();
-            let free = TxOptions { use_reserve: true, ..TxOptions::default() };
+            let free = TxOptions { claim: Claim::GiveBack, ..TxOptions::default() };
             for runs in kept.chunks(10) {
                 let done =
                     store.transact(free, |tx| runs.iter().try_for_each(|run| tx.free_blocks(*run)));
@@ -364,6 +364,37 @@ fn a_full_host_is_no_space_and_no_latch() {
         store.acknowledged(lsn).await.unwrap();
         kept.clear();
         store.reserve(256, TxOptions::default()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_clean_end_leaves_no_log_to_read() {
+    sim::run(12, |handle| async move {
+        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+        let id = StoreId(uuid::Uuid::from_u128(3));
+        let format = FormatOptions { store: id, wal_bytes: Some(16 << 20) };
+        Store::format(inner.clone(), handle.clone(), format).await.unwrap();
+        let mut reads = Vec::new();
+        for clean in [true, false, true] {
+            let device = FaultDevice::new(inner.clone(), handle.clone(), 4);
+            let store =
+                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+            reads.push(device.counts().reads);
+            let root = store.root();
+            let lsn = put(&store, root, 64, b"kept").await;
+            store.acknowledged(lsn).await.unwrap();
+            if clean {
+                store.stop().await.unwrap();
+            } else {
+                drop(store);
+                handle.sleep(Duration::from_secs(2)).await;
+            }
+        }
+        let [formatted, after_clean, after_crash] = reads[..] else { unreachable!() };
+        assert!(formatted < 20 && after_clean < 20, "{reads:?}");
+        assert!(after_crash >= 64, "all of the ring is looked at: {reads:?}");
+        let store = reopen(&inner, &handle).await;
+        assert_eq!(get(&store, store.root(), 64, 4).await, b"kept");
     });
 }
 

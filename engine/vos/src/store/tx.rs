@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::arena::Arena;
 use super::data::{DataState, DataWrite};
 use super::redo::{Redo, in_bucket};
-use super::space::{BITMAP_BYTES, Bits, ENTRY_BYTES, Entry, SegmentKind, mask};
+use super::space::{BITMAP_BYTES, Bits, Claim, ENTRY_BYTES, Entry, SegmentKind, mask};
 use super::state::{Incomplete, State};
 use super::store::Reservation;
 use super::wal::{RECORD_BYTES_MAX, RECORD_HEADER_BYTES};
@@ -76,7 +76,7 @@ pub struct Tx<'a> {
     state: &'a mut State,
     scratch: Scratch,
     epoch: Epoch,
-    use_reserve: bool,
+    claim: Claim,
     /// Most buckets that may change: what recovery can hold at once.
     changed_max: usize,
     read: Cell<Lsn>,
@@ -95,12 +95,7 @@ pub(super) struct Outcome {
 }
 
 impl<'a> Tx<'a> {
-    pub(super) fn begin(
-        state: &'a mut State,
-        now: u64,
-        use_reserve: bool,
-        changed_max: usize,
-    ) -> Self {
+    pub(super) fn begin(state: &'a mut State, now: u64, claim: Claim, changed_max: usize) -> Self {
         let epoch = Epoch(now.max(state.last_epoch.0 + 1));
         state.arena.begin_run();
         let scratch = std::mem::take(&mut state.scratch);
@@ -108,7 +103,7 @@ impl<'a> Tx<'a> {
             state,
             scratch,
             epoch,
-            use_reserve,
+            claim,
             changed_max,
             read: Cell::new(Lsn::ZERO),
             formatted: SmallVec::new(),
@@ -387,7 +382,7 @@ impl PagesMut for Tx<'_> {
     }
 
     fn alloc(&mut self, kind: BucketKind) -> Result<BucketId, Abort> {
-        let segment = self.state.space.choose_bucket(self.use_reserve).ok_or(Abort::NoBucket)?;
+        let segment = self.state.space.choose_bucket(self.claim).ok_or(Abort::NoBucket)?;
         let (table, at) = self.state.space.entry_place(segment);
         let entry = self.entry(table, at)?;
         self.state.space.recount(segment, entry.allocated);
