@@ -53,6 +53,14 @@ pub(crate) fn pieces(chunk_bytes: u64, offset: u64, len: u64) -> impl Iterator<I
 impl Dfs {
     /// At most `len` bytes (at most 4 MiB) from `offset`; fewer only at the end of the file. Handle 0 reads without one.
     pub async fn read(&self, ino: Ino, _handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
+        let read = self.read_range(ino, offset, len).await;
+        if let Err(error) = &read {
+            self.tell_damage(crate::keys::file_oid(ino), error).await;
+        }
+        read
+    }
+
+    async fn read_range(&self, ino: Ino, offset: u64, len: usize) -> Result<Bytes> {
         let inode = self.inode(ino)?;
         let _turn = inode.turn(How::Shared).await;
         let loaded = self.file(&inode).await?;

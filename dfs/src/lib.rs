@@ -43,6 +43,7 @@ mod table;
 mod types;
 mod unlink;
 pub mod uns;
+mod whose;
 mod xattr;
 
 pub use attributes::{CachingAttributes, DataCache};
@@ -55,3 +56,4 @@ pub use types::{
     Opened, RenameFlags, Seek, SetAttr, SetTime, Space, TARGET_BYTES_MAX, Time,
     XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrSet,
 };
+pub use whose::{Whose, whose};

@@ -35,6 +35,20 @@ impl Control {
         Ok(json!({ "pool": settings.pool, "container": settings.container, "report": report }))
     }
 
+    /// Whose an object is that a scrub names: `{"container": number, "object": [hi, lo]}`.
+    fn whose(&self, arguments: &Value) -> Result<Value, Failure> {
+        let container = arguments["container"].as_u64().and_then(|id| u16::try_from(id).ok());
+        let object = &arguments["object"];
+        let (Some(container), Some(hi), Some(lo)) =
+            (container, object[0].as_u64(), object[1].as_u64())
+        else {
+            return Err(Failure::new(FailureKind::Invalid, "whose: a container and an object"));
+        };
+        let whose = block_on(self.dfs.whose(container, daos_types::ObjectId { hi, lo }));
+        let whose = whose.map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
+        Ok(json!({ "whose": whose.to_string() }))
+    }
+
     fn query(&self) -> Result<Value, Failure> {
         let space = block_on(self.dfs.statfs())
             .map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
@@ -69,10 +83,11 @@ impl Handler for Control {
         (container == self.container).then(|| format!("mounted on {at}"))
     }
 
-    fn filesystem(&self, verb: &str, _arguments: Value) -> Result<Value, Failure> {
+    fn filesystem(&self, verb: &str, arguments: Value) -> Result<Value, Failure> {
         match verb {
             "query" => self.query(),
             "check" => self.check(),
+            "whose" => self.whose(&arguments),
             _ => Err(Failure::new(
                 FailureKind::Unsupported,
                 format!(

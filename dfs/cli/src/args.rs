@@ -17,6 +17,7 @@ Examples:
   daos container create-snap default home --snap monday     then: dfuse ... --snap monday
   daos fs query /mnt/daos
   daos fs check --embedded ~/store --json
+  daos fs scrub /mnt/daos --rate 50M
 
 Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 no such store, pool or container;
 4 exists already; 5 in use; 6 damaged (also when a check finds something); 7 no space.
@@ -246,6 +247,8 @@ pub enum Filesystem {
         #[arg(long)]
         repair: bool,
     },
+    /// Read and verify everything that is stored, snapshots too, beside its users; Ctrl-C stops it
+    Scrub(crate::scrub::How),
     /// Show how a filesystem is mounted and what is in it
     Query {
         /// A path in the mount, or the store
@@ -270,6 +273,7 @@ pub enum Filesystem {
 impl Filesystem {
     pub fn path(&self) -> Option<&PathBuf> {
         match self {
+            Self::Scrub(how) => how.path.as_ref(),
             Self::Check { path, .. } | Self::Query { path, .. } | Self::Sync { path } => {
                 path.as_ref()
             }

@@ -27,7 +27,9 @@ pub fn reads_only(command: &Command) -> bool {
         ) => true,
         Command::Container(_) => false,
         Command::Filesystem(Filesystem::Check { repair, .. }) => !repair,
-        Command::Filesystem(Filesystem::Query { .. } | Filesystem::Sync { .. }) => true,
+        Command::Filesystem(
+            Filesystem::Query { .. } | Filesystem::Sync { .. } | Filesystem::Scrub(_),
+        ) => true,
     }
 }
 
@@ -47,6 +49,7 @@ pub fn run(command: Command, store: &mut Store) -> Result<Answered> {
         Command::Pool(Pool::Query { pool, counters }) => pool_query(store, pool, counters),
         Command::Container(command) => about_container(command, store),
         Command::Filesystem(Filesystem::Check { repair, .. }) => check(store, repair),
+        Command::Filesystem(Filesystem::Scrub(_)) => unreachable!("main runs it by itself"),
         Command::Filesystem(Filesystem::Query { pool, container, stats, .. }) => {
             query(store, &pool, &container, stats)
         }

@@ -7,6 +7,7 @@ mod commands;
 mod entry;
 mod output;
 mod progress;
+mod scrub;
 mod status;
 mod store;
 mod time;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use daos_server::control::Failure;
 
-use args::{Command, CommandLine};
+use args::{Command, CommandLine, Filesystem};
 use output::Answered;
 use progress::Progress;
 use store::Store;
@@ -32,20 +33,32 @@ fn main() -> ExitCode {
         Err(e) => e.exit(),
     };
     let as_json = line.global.json;
-    match execute(line) {
-        Ok(answered) => match output::print(&answered, as_json) {
-            Ok(()) => ExitCode::from(answered.status),
-            Err(e) => {
-                eprintln!("daos: the answer cannot be printed: {e}");
-                ExitCode::from(status::FAILED)
-            }
-        },
+    match run(line) {
+        Ok(code) => ExitCode::from(code),
         Err(failure) => {
             let (kind, code) = status::of_failure(&failure);
             output::print_error(kind, &failure.message, code, as_json);
             ExitCode::from(code)
         }
     }
+}
+
+/// The exit code of a command that could do its work.
+fn run(line: CommandLine) -> Result<u8, Failure> {
+    let as_json = line.global.json;
+    if let Command::Filesystem(Filesystem::Scrub(how)) = &line.command {
+        // It tells what it finds while it goes on.
+        let path = how.path.as_ref().or(line.global.embedded.as_ref());
+        return scrub::run(path.map(AsRef::as_ref), how, as_json);
+    }
+    let answered = execute(line)?;
+    Ok(match output::print(&answered, as_json) {
+        Ok(()) => answered.status,
+        Err(e) => {
+            eprintln!("daos: the answer cannot be printed: {e}");
+            status::FAILED
+        }
+    })
 }
 
 fn execute(line: CommandLine) -> Result<Answered, Failure> {

@@ -77,6 +77,43 @@ impl Store {
         block_on(check_all(client)).map_err(|e| Failure::new(kind(&e), e.to_string()))
     }
 
+    /// Another process holds the store, and serves users meanwhile.
+    pub fn is_mounted(&self) -> bool {
+        self.door.is_daemon()
+    }
+
+    /// Whose an object is, in words: its path, if it has one.
+    pub fn whose(&mut self, container: u16, object: [u64; 2]) -> Result<String, Failure> {
+        let [hi, lo] = object;
+        let Some(client) = self.door.client() else {
+            let arguments = serde_json::json!({ "container": container, "object": object });
+            return match self.ask(Ask::Filesystem { verb: "whose".into(), arguments }) {
+                Ok(Answer::Filesystem(value)) => {
+                    Ok(value["whose"].as_str().unwrap_or("a file").to_owned())
+                }
+                Ok(other) => Err(commands::unexpected(&other)),
+                // The holder has mounted nothing.
+                Err(failure) if failure.kind == FailureKind::Unsupported => {
+                    Ok(format!("object {hi}.{lo} of container {container}"))
+                }
+                Err(failure) => Err(failure),
+            };
+        };
+        let whose = async {
+            for pool in client.pools().await? {
+                let pool = client.pool(&pool.id.0.to_string()).await?;
+                let found = pool.containers().await?.into_iter().find(|c| c.id.0 == container);
+                if let Some(info) = found {
+                    let container = pool.container(&info.uuid.to_string()).await?;
+                    let whose = dfs::whose(&container, daos_types::ObjectId { hi, lo }).await?;
+                    return Ok(whose.to_string());
+                }
+            }
+            Ok(format!("object {hi}.{lo} of container {container}"))
+        };
+        block_on(whose).map_err(|e: dfs::Error| Failure::new(kind(&e), e.to_string()))
+    }
+
     pub fn close(self) -> Result<(), Failure> {
         self.door.close().map_err(|e| status::of_start(&e))
     }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use daos_client::{Client, Container, Pool};
+use daos_client::{Client, Container, Pool, Scrub};
 use daos_types::rpc::SnapshotInfo;
 use daos_types::{ContainerId, Epoch};
 use futures_lite::future::block_on;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::control::{
     About, Answer, Ask, ContainerDetails, ContainerEntry, Failure, FailureKind, PoolDetails,
-    PoolEntry, SnapshotEntry,
+    PoolEntry, ScrubStep, SnapshotEntry, unhex,
 };
 use crate::engine::Running;
 
@@ -170,6 +170,13 @@ impl Services {
                 self.snapshot_destroy(&container, &snapshot).await
             }
             Ask::Check { repair } => Ok(Answer::Checked(client.check(repair).await?.into())),
+            Ask::Scrub { place, bytes_max } => {
+                let invalid = || Failure::new(FailureKind::Invalid, "a scrub cannot go on there");
+                let place = unhex(&place).ok_or_else(invalid)?;
+                let mut scrub = Scrub::resume(client.clone(), place)?;
+                let step = scrub.step(bytes_max).await?.unwrap_or_default();
+                Ok(Answer::Scrubbed(ScrubStep::new(scrub.place(), step)))
+            }
             Ask::Sync => {
                 client.sync().await?;
                 Ok(Answer::Done)

@@ -14,6 +14,7 @@
 
 mod client;
 mod protocol;
+mod scrub;
 mod server;
 
 pub use client::Connection;
@@ -21,4 +22,6 @@ pub use protocol::{
     About, Answer, Ask, Checked, ContainerDetails, ContainerEntry, Failure, FailureKind,
     LINE_BYTES_MAX, Limits, PoolDetails, PoolEntry, SnapshotEntry, VERSION,
 };
+pub(crate) use scrub::unhex;
+pub use scrub::{ScrubFinding, ScrubStep};
 pub use server::ControlServer;

@@ -66,6 +66,9 @@ pub enum Ask {
     SnapshotDestroy { pool: String, container: String, snapshot: String },
     /// Verifies the store; other requests wait meanwhile. Answer: `Checked`.
     Check { repair: bool },
+    /// Reads and verifies some more of what is stored, while it is in use. `place`: where the step before ended; empty at the
+    /// start. Answer: `Scrubbed`.
+    Scrub { place: String, bytes_max: u64 },
     /// Answer: `Stats`, one for each target.
     Stats,
     /// Everything acknowledged before is on stable media when the answer comes. Answer: `Done`.
@@ -93,6 +96,7 @@ pub enum Answer {
     Snapshot(SnapshotEntry),
     Snapshots(Vec<SnapshotEntry>),
     Checked(Checked),
+    Scrubbed(super::scrub::ScrubStep),
     Stats(Vec<TargetStats>),
     Filesystem(Value),
 }
