@@ -62,6 +62,7 @@ impl Dfs {
             let mut change = Change::new();
             let Some(place) = Place::of(&old.home, inode.ino, self.lease) else {
                 // Only its handles still show it.
+                inode.forget_read();
                 inode.learn(Loaded { home: Home::Gone, record: Arc::new(record) });
                 return Ok(());
             };
@@ -81,6 +82,9 @@ impl Dfs {
                 inode.new_era();
             }
             if done?.is_some() {
+                if set.atime.is_some() {
+                    inode.forget_read();
+                }
                 inode.learn(Loaded { home: old.home, record: Arc::new(record) });
                 return Ok(());
             }

@@ -17,7 +17,7 @@ use crate::lookup::check_new_name;
 use crate::mount::Dfs;
 use crate::record::{Record, flag};
 use crate::table::{Facts, Home, Inode, Loaded};
-use crate::{Caller, Entry, Error, Ino, Kind, Opened, Result, TARGET_BYTES_MAX, Time};
+use crate::{Caller, Entry, Error, Handle, Ino, Kind, Opened, Result, TARGET_BYTES_MAX, Time};
 
 /// What a new inode is, beyond its name.
 struct Make<'a> {
@@ -357,6 +357,8 @@ impl Dfs {
             let key = place.key(Akey::from(keys::SYMLINK));
             match self.container.fetch_single(key).await? {
                 Some(target) if target.len() as u64 == loaded.record.value_len => {
+                    let facts = facts_of_new(Kind::Symlink);
+                    self.was_read(&inode, &loaded, facts, Handle(0)).await;
                     return Ok(target);
                 }
                 Some(_) => {

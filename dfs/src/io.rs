@@ -52,15 +52,15 @@ pub(crate) fn pieces(chunk_bytes: u64, offset: u64, len: u64) -> impl Iterator<I
 
 impl Dfs {
     /// At most `len` bytes (at most 4 MiB) from `offset`; fewer only at the end of the file. Handle 0 reads without one.
-    pub async fn read(&self, ino: Ino, _handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
-        let read = self.read_range(ino, offset, len).await;
+    pub async fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
+        let read = self.read_range(ino, handle, offset, len).await;
         if let Err(error) = &read {
             self.tell_damage(crate::keys::file_oid(ino), error).await;
         }
         read
     }
 
-    async fn read_range(&self, ino: Ino, offset: u64, len: usize) -> Result<Bytes> {
+    async fn read_range(&self, ino: Ino, handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
         let inode = self.inode(ino)?;
         let _turn = inode.turn(How::Shared).await;
         let loaded = self.file(&inode).await?;
@@ -71,14 +71,20 @@ impl Dfs {
             _ => None,
         };
         // When the size is known only what is there is asked for; else size and data come together.
-        let Some(info) = known else {
-            return self.read_with_size(&inode, record, offset, len).await;
+        let (data, info) = match known {
+            None => self.read_with_size(&inode, record, offset, len).await?,
+            Some(info) => {
+                let len = len.min(file_size(record, &info).saturating_sub(offset));
+                let range = offset..offset + len;
+                let data = match self.cache.takes(len) {
+                    true => self.read_cached(&inode, record, range).await?,
+                    false => self.fetch_range(record, range).await?,
+                };
+                (data, info)
+            }
         };
-        let len = len.min(file_size(record, &info).saturating_sub(offset));
-        if self.cache.takes(len) {
-            return self.read_cached(&inode, record, offset..offset + len).await;
-        }
-        self.fetch_range(record, offset..offset + len).await
+        self.was_read(&inode, &loaded, Facts::File(info), handle).await;
+        Ok(data)
     }
 
     async fn read_with_size(
@@ -87,7 +93,7 @@ impl Dfs {
         record: &Record,
         offset: u64,
         len: u64,
-    ) -> Result<Bytes> {
+    ) -> Result<(Bytes, ObjectInfo)> {
         let generation = inode.generation();
         let pieces: Vec<Piece> = pieces(record.chunk_bytes, offset, len).collect();
         let mut batches = pieces.chunks(PIECES_MAX);
@@ -102,7 +108,7 @@ impl Dfs {
         let mut data = join(fetched)?;
         let left = file_size(record, &info).saturating_sub(offset);
         data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        Ok(data)
+        Ok((data, info))
     }
 
     /// A read through the data cache; the caller holds a shared turn.

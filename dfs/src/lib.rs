@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod atime;
 mod attr;
 mod attributes;
 mod cache;

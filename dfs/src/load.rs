@@ -166,7 +166,7 @@ impl Dfs {
                         home => home,
                     };
                     let loaded = Loaded { home, record: Arc::new(record) };
-                    inode.learn(loaded.clone());
+                    inode.learn_fetched(loaded.clone());
                     return Ok(loaded);
                 }
                 // It moved after we learned where it is.
@@ -248,7 +248,7 @@ impl Dfs {
 
     pub(crate) async fn attr_of(&self, inode: &Inode, loaded: &Loaded) -> Result<Attr> {
         let facts = self.facts(inode, loaded).await?;
-        Ok(attr(loaded, facts))
+        Ok(inode.shown(attr(loaded, facts)))
     }
 }
 

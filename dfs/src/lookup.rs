@@ -26,13 +26,14 @@ impl Dfs {
         if self.names.cannot_be(parent, name) {
             return Err(Error::NoEntry);
         }
+        let _fetching = self.table.fetching();
         let Some(named) = self.named(parent, name, With::Record).await? else {
             // Nothing is found in what is no directory, too, but that has another name.
             self.directory(parent).await?;
             return Err(Error::NoEntry);
         };
         self.names.learn(parent, name, named.ino());
-        self.table.get(named.ino()).learn(named.loaded.clone());
+        self.table.get(named.ino()).learn_fetched(named.loaded.clone());
         Ok(named.ino())
     }
 

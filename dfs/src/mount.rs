@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use daos_client::Container;
 use daos_types::{BLOCK_BYTES, Epoch};
 
+use crate::atime::Atimes;
 use crate::cache::Cache;
 use crate::handles::Handles;
 use crate::lock::Lock;
@@ -31,6 +32,8 @@ pub struct MountOptions {
     pub inodes_max: usize,
     /// Most open files.
     pub handles_max: usize,
+    /// Reads move access times, by the rule of relatime.
+    pub atime: bool,
     /// Owner of the root directory, if the filesystem is made now.
     pub owner: (u32, u32),
     /// Bytes of a chunk of a file, if the filesystem is made now: a multiple of 4096.
@@ -48,6 +51,7 @@ impl Default for MountOptions {
             cache_bytes: 0,
             inodes_max: 262_144,
             handles_max: 1 << 20,
+            atime: true,
             owner: (0, 0),
             chunk_bytes: superblock::CHUNK_BYTES_DEFAULT,
             clock: system_clock,
@@ -73,6 +77,9 @@ pub struct Dfs {
     pub(crate) numbers: Numbers,
     /// Names this mount's orphans: a number that it leased at its start and gives to no inode. 0: read-only.
     pub(crate) lease: u64,
+    /// Reads move access times.
+    pub(crate) atime: bool,
+    pub(crate) atimes: Atimes,
     /// One rename at a time moves a directory to another parent (rename.rs).
     pub(crate) moving: Lock,
     clock: fn() -> u64,
@@ -117,10 +124,13 @@ impl Dfs {
     }
 
     fn new(container: Container, superblock: Superblock, options: &MountOptions) -> Self {
+        let read_only = options.read_only || options.epoch.is_some() || superblock.read_only;
         Self {
             numbers: Numbers::new(container.clone()),
             container,
-            read_only: options.read_only || options.epoch.is_some() || superblock.read_only,
+            read_only,
+            atime: options.atime && !read_only,
+            atimes: Atimes::default(),
             cache_attributes: options.cache_attributes,
             superblock,
             table: Table::new(options.inodes_max),
@@ -139,6 +149,7 @@ impl Dfs {
         if self.read_only {
             return Ok(());
         }
+        self.store_atimes(1).await;
         self.reclaim_orphans().await?;
         self.sync().await
     }
@@ -163,9 +174,14 @@ impl Dfs {
         if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
+    /// Nanoseconds since the Unix epoch.
+    pub(crate) fn clock(&self) -> u64 {
+        (self.clock)()
+    }
+
     /// Now, in nanoseconds; later than every time that this mount said before.
     pub(crate) fn now(&self) -> u64 {
-        let clock = (self.clock)();
+        let clock = self.clock();
         let before = self.latest.fetch_max(clock, Ordering::Relaxed);
         if before < clock {
             return clock;

@@ -24,6 +24,9 @@ impl Dfs {
         }
         let handle = self.handles.add(Open { ino, flags })?;
         inode.opened();
+        // A read that is answered from the kernel's pages is not seen here.
+        let reads = flags & libc::O_ACCMODE != libc::O_WRONLY;
+        let keep_cache = !reads || !self.atime_is_due(&inode, &loaded, flags);
         drop(turn);
         if flags & libc::O_TRUNC != 0 && loaded.record.kind() == Kind::File {
             let truncate = SetAttr { size: Some(0), ..SetAttr::default() };
@@ -32,7 +35,7 @@ impl Dfs {
                 return Err(error);
             }
         }
-        Ok(Opened { handle, keep_cache: true })
+        Ok(Opened { handle, keep_cache })
     }
 
     /// Ends a handle. The last one of an inode without a name ends the inode.

@@ -12,7 +12,7 @@ use crate::load::{attr, decode, facts_parts, read_facts};
 use crate::mount::Dfs;
 use crate::record::RECORD_BYTES_MAX;
 use crate::table::{Facts, Home, Loaded};
-use crate::{DirEntry, Error, Ino, Kind, Result};
+use crate::{DirEntry, Error, Handle, Ino, Kind, Result};
 
 /// Cookies of `.` and `..`.
 const SELF: u64 = 1;
@@ -31,6 +31,8 @@ impl Dfs {
 
     /// As `readdir`, with the attributes of each entry but `.` and `..`; what vanished meanwhile has none.
     pub async fn readdir_plus(&self, ino: Ino, after: u64, max: usize) -> Result<Vec<DirEntry>> {
+        // What is listed may be older than what is known of an inode when it is shown.
+        let _fetching = self.table.fetching();
         let mut listed = self.list(ino, after, max).await?;
         self.follow_references(&mut listed).await?;
         let mut entries = Vec::with_capacity(listed.len());
@@ -46,6 +48,11 @@ impl Dfs {
             Err(Error::NoEntry) => return Ok(Vec::new()),
             loaded => loaded?,
         };
+        if after == 0 {
+            let inode = self.inode(ino)?;
+            let facts = self.facts(&inode, &loaded).await?;
+            self.was_read(&inode, &loaded, facts, Handle(0)).await;
+        }
         let max = max.max(1);
         let mut entries = Vec::new();
         if after < SELF {
@@ -115,7 +122,7 @@ impl Dfs {
                 if let Home::Entry { parent, name } = &loaded.home {
                     self.names.learn(*parent, name, inode.ino);
                 }
-                inode.learn(loaded.clone());
+                inode.learn_fetched(loaded.clone());
                 let generation = inode.generation();
                 let known = inode.facts().filter(|_| self.cache_attributes);
                 if known.is_none() {
@@ -140,7 +147,7 @@ impl Dfs {
                         facts
                     }
                 };
-                entry.attr = Some(attr(loaded, facts));
+                entry.attr = Some(inode.shown(attr(loaded, facts)));
             }
             entries.push(entry);
         }

@@ -10,7 +10,7 @@
 //! Turns on several inodes are taken in the order of their numbers. No mutex here is held across an await.
 
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,10 +19,10 @@ use bytes::Bytes;
 use daos_types::Epoch;
 use daos_types::rpc::ObjectInfo;
 
-use crate::Ino;
 use crate::cache::{self, Cache};
 use crate::lock::{How, Lock};
 use crate::record::Record;
+use crate::{Attr, Ino, Time};
 
 /// Where an inode's record is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,6 +72,12 @@ pub(crate) struct Inode {
     state: Mutex<State>,
 }
 
+/// Orders own changes and fetches of this process.
+fn tick() -> u64 {
+    static TICKS: AtomicU64 = AtomicU64::new(1);
+    TICKS.fetch_add(1, Ordering::Relaxed)
+}
+
 /// An era that no inode of this process had before: pages outlive the inode that they were read through.
 fn next_era() -> u64 {
     static ERAS: AtomicU64 = AtomicU64::new(1);
@@ -83,6 +89,10 @@ struct State {
     lookups: u64,
     opens: u64,
     loaded: Option<Loaded>,
+    /// When an own change of the record was learned last.
+    changed: u64,
+    /// An access time that is shown, and not stored yet (atime.rs).
+    read: Option<Time>,
     facts: Option<Facts>,
     /// `facts` hold but for the stored bytes.
     space_unknown: bool,
@@ -127,8 +137,15 @@ impl Inode {
         self.state().loaded.as_ref().map(|loaded| loaded.home.clone())
     }
 
-    /// Takes what a fetch or an own change showed, unless something newer is known (invariant 1).
+    /// Takes what an own change made, unless something newer is known (invariant 1).
     pub(crate) fn learn(&self, loaded: Loaded) {
+        self.state().changed = tick();
+        self.learn_fetched(loaded);
+    }
+
+    /// As `learn`, what a fetch showed. If the fetch began before the caller had this inode, it had the table keep what changes
+    /// meanwhile (`Table::fetching`).
+    pub(crate) fn learn_fetched(&self, loaded: Loaded) {
         let mut state = self.state();
         let newer =
             state.loaded.as_ref().is_some_and(|old| old.record.version > loaded.record.version);
@@ -146,6 +163,31 @@ impl Inode {
         }
         state.facts = None;
         state.generation += 1;
+    }
+
+    /// Attributes with the access time that was noted, if one was.
+    pub(crate) fn shown(&self, attr: Attr) -> Attr {
+        Attr { atime: self.state().read.unwrap_or(attr.atime), ..attr }
+    }
+
+    /// It was read at `time`. True: nothing was noted before.
+    pub(crate) fn note_read(&self, time: Time) -> bool {
+        self.state().read.replace(time).is_none()
+    }
+
+    pub(crate) fn noted_read(&self) -> Option<Time> {
+        self.state().read
+    }
+
+    /// The access time was set otherwise.
+    pub(crate) fn forget_read(&self) {
+        self.state().read = None;
+    }
+
+    /// What was noted is stored, in `loaded`; unless it was noted again meanwhile, which is close enough.
+    pub(crate) fn stored_read(&self, loaded: Loaded) {
+        self.forget_read();
+        self.learn(loaded);
     }
 
     /// What is known for certain, all of it.
@@ -239,10 +281,11 @@ impl Inode {
         state.opens
     }
 
-    fn evictable(self: &Arc<Self>) -> bool {
+    /// Whether nobody misses it; `oldest` is when the oldest fetch under way began.
+    fn evictable(self: &Arc<Self>, oldest: u64) -> bool {
         let mut state = self.state();
         let used = std::mem::take(&mut state.used);
-        Arc::strong_count(self) == 1 && state.opens == 0 && !used
+        Arc::strong_count(self) == 1 && state.opens == 0 && !used && state.changed < oldest
     }
 }
 
@@ -354,6 +397,21 @@ struct TableState {
     inodes: HashMap<Ino, Arc<Inode>>,
     /// Every inode of the table once, next to be looked at by eviction first.
     clock: VecDeque<Ino>,
+    /// When fetches under way began whose inodes are known only at their end, each once.
+    fetches: BTreeSet<u64>,
+}
+
+/// A fetch under way, of inodes that are known only at its end: what changes meanwhile stays in the table, so that what the fetch
+/// brings is not taken for the newest.
+pub(crate) struct Fetching<'a> {
+    table: &'a Table,
+    began: u64,
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        self.table.state().fetches.remove(&self.began);
+    }
 }
 
 /// Most inodes that one insert looks at in search of one to drop.
@@ -375,7 +433,7 @@ impl Table {
     /// The inode with this number, known or not, stored or not.
     pub(crate) fn get(&self, ino: Ino) -> Arc<Inode> {
         let mut table = self.state();
-        let TableState { inodes, clock } = &mut *table;
+        let TableState { inodes, clock, .. } = &mut *table;
         let inode = match inodes.entry(ino) {
             Slot::Occupied(slot) => Arc::clone(slot.get()),
             Slot::Vacant(slot) => {
@@ -390,6 +448,13 @@ impl Table {
         inode
     }
 
+    pub(crate) fn fetching(&self) -> Fetching<'_> {
+        let mut state = self.state();
+        let began = tick();
+        state.fetches.insert(began);
+        Fetching { table: self, began }
+    }
+
     pub(crate) fn remember(&self, ino: Ino, count: u64) {
         self.get(ino).state().lookups += count;
     }
@@ -399,13 +464,13 @@ impl Table {
         let Some(inode) = table.inodes.get(&ino) else { return };
         let mut state = inode.state();
         state.lookups = state.lookups.saturating_sub(count);
-        let unused = state.lookups == 0 && state.opens == 0;
+        let unused = state.lookups == 0 && state.opens == 0 && state.changed < table.oldest_fetch();
         drop(state);
         if unused && Arc::strong_count(inode) == 1 {
             table.inodes.remove(&ino);
             // Its place in `clock` goes when the sweep comes by, or when there are too many such.
             if table.clock.len() > 2 * table.inodes.len() + SWEEP_MAX {
-                let TableState { inodes, clock } = &mut *table;
+                let TableState { inodes, clock, .. } = &mut *table;
                 clock.retain(|ino| inodes.contains_key(ino));
             }
         }
@@ -417,12 +482,17 @@ impl Table {
 }
 
 impl TableState {
+    fn oldest_fetch(&self) -> u64 {
+        self.fetches.first().copied().unwrap_or(u64::MAX)
+    }
+
     fn sweep(&mut self) {
+        let oldest = self.oldest_fetch();
         for _ in 0..SWEEP_MAX {
             let Some(ino) = self.clock.pop_front() else { return };
             match self.inodes.get(&ino) {
                 None => {}
-                Some(inode) if inode.evictable() => {
+                Some(inode) if inode.evictable(oldest) => {
                     self.inodes.remove(&ino);
                 }
                 Some(_) => self.clock.push_back(ino),
@@ -448,6 +518,23 @@ mod tests {
         assert_eq!(inode.loaded().unwrap().record.version, 3);
         inode.learn(loaded(4));
         assert_eq!(inode.loaded().unwrap().record.version, 4);
+    }
+
+    #[test]
+    fn an_inode_that_changes_during_a_fetch_outlasts_it() {
+        let table = Table::new(16);
+        let crowd = || (100..300).for_each(|ino| drop(table.get(Ino(ino))));
+        let fetching = table.fetching();
+        table.get(Ino(5)).learn(loaded(3));
+        crowd();
+        table.forget(Ino(5), 1);
+        // What the fetch brings is older, and is not taken.
+        table.get(Ino(5)).learn_fetched(loaded(2));
+        assert_eq!(table.get(Ino(5)).loaded().unwrap().record.version, 3);
+        drop(fetching);
+        crowd();
+        crowd();
+        assert!(table.known(Ino(5)).is_none(), "and it goes when nobody can bring older things");
     }
 
     #[test]

@@ -138,6 +138,7 @@ fn open_filesystem(
     let options = MountOptions {
         read_only: settings.read_only,
         cache_attributes: true,
+        atime: !settings.flags.noatime,
         cache_bytes: settings.cache.map_or(0, |bytes| bytes as usize),
         owner: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
         ..MountOptions::default()
