@@ -11,15 +11,8 @@ use crate::report::Unit;
 
 type Call = fn(&Path) -> io::Result<()>;
 const SMALL_BYTES: usize = 4096;
-const METADATA: &str = "metadata bytes per 4 KiB file, of dfs";
 
-pub fn measure(bench: &mut Bench<'_>, scratch: &Path) {
-    if bench.mounts.iter().any(|mount| mount.kind == "dfuse") {
-        match metadata_bytes(&scratch.join("fresh"), bench.scale.files) {
-            Ok(each) => bench.report.put("dfuse", METADATA, each, Unit::Bytes),
-            Err(error) => bench.report.error("dfuse", METADATA, error),
-        }
-    }
+pub fn measure(bench: &mut Bench<'_>) {
     for _ in 0..bench.scale.rounds {
         for threads in [1, 4] {
             empty_files(bench, threads);
@@ -60,7 +53,8 @@ fn empty_files(bench: &mut Bench<'_>, threads: usize) {
 }
 
 fn small_files(bench: &mut Bench<'_>) {
-    let before: Vec<_> = bench.mounts.iter().map(Mounted::bytes_written).collect();
+    let before: Vec<_> =
+        bench.mounts.iter().map(|m| (m.bytes_written(), m.pool("metadata"))).collect();
     let names = names(bench.scale.files);
     let folder = |mount: &Mounted| mount.work.join("many");
     bench.turn("create and write 4 KiB", Unit::PerSecond, |mount| {
@@ -68,11 +62,16 @@ fn small_files(bench: &mut Bench<'_>) {
             File::create_new(path)?.write_all(&[7; SMALL_BYTES])
         })
     });
-    for (mount, before) in bench.mounts.iter().zip(before) {
-        if let (Some(before), Some(after)) = (before, mount.bytes_written()) {
+    for (mount, (written, metadata)) in bench.mounts.iter().zip(before) {
+        if let (Some(before), Some(after)) = (written, mount.bytes_written()) {
             let ratio = (after - before) as f64 / (names.len() * SMALL_BYTES) as f64;
             let name = "  bytes written / accepted, small files";
             bench.report.put(&mount.kind, name, ratio, Unit::Ratio);
+        }
+        if let (Some(before), Some(after)) = (metadata, mount.pool("metadata")) {
+            let each = after.saturating_sub(before) as f64 / names.len() as f64;
+            let name = "metadata bytes per 4 KiB file, of dfs";
+            bench.report.put(&mount.kind, name, each, Unit::Bytes);
         }
     }
     let cold = |_: &Mounted| drop_caches();
@@ -82,17 +81,6 @@ fn small_files(bench: &mut Bench<'_>) {
         })
     });
     each(bench, "unlink 4 KiB", 1, |path| fs::remove_file(path));
-}
-
-/// In a store of its own: what others have freed would be used again.
-fn metadata_bytes(scratch: &Path, files: usize) -> io::Result<f64> {
-    let mount = Mounted::up("dfuse", scratch, "")?;
-    let metadata = || mount.pool("metadata").ok_or_else(|| io::Error::other("no answer"));
-    let before = metadata()?;
-    spread(&mount.work, &names(files), 1, |path| {
-        File::create_new(path)?.write_all(&[7; SMALL_BYTES])
-    })?;
-    Ok(metadata()?.saturating_sub(before) as f64 / files as f64)
 }
 
 fn names(files: usize) -> Vec<String> {
