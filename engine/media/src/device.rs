@@ -96,6 +96,21 @@ impl<T> Io<T> {
             State::InFlight(receiver) => receiver.is_ready(),
         }
     }
+
+    /// The result, if it is there already: then nobody needs to wait for it in a task.
+    ///
+    /// # Errors
+    /// The operation itself, if it is still under way.
+    pub fn try_complete(self) -> Result<io::Result<T>, Self> {
+        match self.0 {
+            State::Complete(Some(result)) => Ok(result),
+            State::InFlight(receiver) => match receiver.take() {
+                Some(result) => Ok(result),
+                None => Err(Self(State::InFlight(receiver))),
+            },
+            State::Complete(None) => Err(self),
+        }
+    }
 }
 
 // No field is pinned structurally.

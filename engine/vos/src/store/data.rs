@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use daos_media::IoBuf;
+use daos_media::{Io, IoBuf};
 use daos_types::{BLOCK_BYTES, Csum, Damage, Error, Place, Result, crc32c};
 use daos_xstream::sync::Event;
 
@@ -186,22 +186,28 @@ fn lay_over(buffer: &mut IoBuf, run: BlockRun, write: &DataState) {
 impl Inner {
     /// Starts the device write at once, or when the writes of the same blocks before it are complete.
     fn start_data(self: Rc<Self>, write: Rc<DataState>, id: u64, before: Vec<Rc<DataState>>) {
-        let issue = |inner: &Inner, write: &DataState| {
-            let how = inner.sync.how();
-            inner.device.write(write.data.clone(), write.run.addr.byte_address(), how)
-        };
-        let started = before.is_empty().then(|| issue(&self, &write));
-        let handle = self.handle.clone();
-        handle.spawn(async move {
-            for other in before {
-                other.done.wait().await;
+        if !before.is_empty() {
+            let handle = self.handle.clone();
+            handle.spawn(async move {
+                for other in before {
+                    other.done.wait().await;
+                }
+                let result = self.issue_data(&write).await;
+                self.data_written(&write, id, result);
+            });
+            return;
+        }
+        match self.issue_data(&write).try_complete() {
+            Ok(result) => self.data_written(&write, id, result),
+            Err(io) => {
+                let handle = self.handle.clone();
+                handle.spawn(async move { self.data_written(&write, id, io.await) });
             }
-            let result = match started {
-                Some(io) => io.await,
-                None => issue(&self, &write).await,
-            };
-            self.data_written(&write, id, result);
-        });
+        }
+    }
+
+    fn issue_data(&self, write: &DataState) -> Io<()> {
+        self.device.write(write.data.clone(), write.run.addr.byte_address(), self.sync.how())
     }
 
     fn data_written(&self, write: &DataState, id: u64, result: std::io::Result<()>) {
@@ -216,9 +222,12 @@ impl Inner {
         state.pending.writes.remove(&(write.run.addr.0, id));
         state.drain_cancelled();
         state.advance();
+        let flush_due = self.sync.flush_due(&state.marks);
         drop(state);
         write.done.set();
-        self.flush_kick.notify_all();
+        if flush_due {
+            self.flush_kick.notify_all();
+        }
         self.progress.notify_all();
     }
 

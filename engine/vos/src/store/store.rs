@@ -833,26 +833,32 @@ impl Inner {
 
     fn start_wal_write(self: &Rc<Self>, write: WalWrite) {
         let io = self.device.write(write.data.clone(), write.address, self.sync.how());
-        let inner = self.clone();
-        self.handle.spawn(async move {
-            match io.await {
-                Ok(()) => inner.wal_written(&write),
-                Err(error) => inner
-                    .latch(&format!("writing the log at byte {} failed: {error}", write.address)),
+        match io.try_complete() {
+            Ok(result) => self.wal_written(&write, result),
+            Err(io) => {
+                let inner = self.clone();
+                self.handle.spawn(async move { inner.wal_written(&write, io.await) });
             }
-        });
+        }
     }
 
-    fn wal_written(&self, write: &WalWrite) {
+    fn wal_written(&self, write: &WalWrite, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            self.latch(&format!("writing the log at byte {} failed: {error}", write.address));
+            return;
+        }
         let mut state = self.state.borrow_mut();
         state.wal.written(write);
         state.advance();
         let more = state.wal.has_open();
+        let flush_due = self.sync.flush_due(&state.marks);
         drop(state);
         if more {
             self.submit_kick.notify_all();
         }
-        self.flush_kick.notify_all();
+        if flush_due {
+            self.flush_kick.notify_all();
+        }
         self.progress.notify_all();
     }
 

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use daos_media::IoBuf;
 use daos_types::{Csum, Epoch, StoreId, crc32c};
 
 use super::Lsn;
@@ -347,9 +348,8 @@ impl Wal {
             self.open_block(self.newest.next());
         }
         self.mark_wanted = false;
-        let image = self.take_open();
+        let mut image = self.take_open();
         let blocks = image.len() / WAL_BLOCK_BYTES;
-        let mut image = image;
         for index in 0..blocks {
             let block = &mut image[index * WAL_BLOCK_BYTES..][..WAL_BLOCK_BYTES];
             let first = self.open_first[index];
@@ -358,22 +358,21 @@ impl Wal {
         self.open_first.drain(..blocks);
         self.submissions += 1;
         self.bytes_written += image.len() as u64;
-        self.split_at_wrap(Bytes::from(image))
+        self.split_at_wrap(image.into_bytes())
     }
 
     /// Takes the open blocks, padded; at most [`SUBMIT_BLOCKS_MAX`].
-    fn take_open(&mut self) -> Vec<u8> {
-        let limit = SUBMIT_BLOCKS_MAX * WAL_BLOCK_BYTES;
-        let rest = if self.open.len() > limit { self.open.split_off(limit) } else { Vec::new() };
-        let mut image = std::mem::replace(&mut self.open, rest);
-        let used = image.len() % WAL_BLOCK_BYTES;
-        let last = (image.len() - 1) / WAL_BLOCK_BYTES * WAL_BLOCK_BYTES;
+    fn take_open(&mut self) -> IoBuf {
+        let taken = self.open.len().min(SUBMIT_BLOCKS_MAX * WAL_BLOCK_BYTES);
+        let mut image = IoBuf::scratch(taken.next_multiple_of(WAL_BLOCK_BYTES));
+        image[..taken].copy_from_slice(&self.open[..taken]);
+        image[taken..].fill(0);
+        self.open.drain(..taken);
+        let last = image.len() - WAL_BLOCK_BYTES;
         for block in (0..image.len()).step_by(WAL_BLOCK_BYTES) {
-            let full = block < last || used == 0;
-            let bytes = if full { PAYLOAD_BYTES } else { used - BLOCK_HEADER_BYTES };
-            put_u16(&mut image, block + AT_USED, bytes as u16);
+            let end = if block == last { taken - block } else { WAL_BLOCK_BYTES };
+            put_u16(&mut image, block + AT_USED, (end - BLOCK_HEADER_BYTES) as u16);
         }
-        image.resize(last + WAL_BLOCK_BYTES, 0);
         image
     }
 
