@@ -15,6 +15,7 @@ mod fetch;
 mod flat;
 mod gather;
 mod ground;
+mod guess;
 mod history;
 mod key;
 pub mod kv;

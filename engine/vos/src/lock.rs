@@ -41,6 +41,12 @@ impl Locks {
         Acquire { held: Some(Held { locks: self.clone(), ticket, keys }) }
     }
 
+    /// Nobody holds or waits for any of these.
+    pub fn are_free(&self, keys: impl Iterator<Item = LockKey>) -> bool {
+        let state = self.0.borrow();
+        state.queues.is_empty() || !keys.into_iter().any(|key| state.queues.contains_key(&key))
+    }
+
     #[cfg(test)]
     fn is_free(&self) -> bool {
         let state = self.0.borrow();

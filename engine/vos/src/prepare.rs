@@ -60,7 +60,8 @@ pub(crate) struct Preparation<'a> {
     pub store: &'a Store,
     pub ops: &'a [Op],
     pub options: TxOptions,
-    pub guard: ReadGuard,
+    /// For a plan that looked at blocks.
+    pub guard: Option<ReadGuard>,
     /// Stored bytes for the needs that are counts.
     pub counted: HashMap<usize, u64>,
 }
@@ -74,7 +75,7 @@ impl Preparation<'_> {
             ops,
             free: reservation.as_ref().map(|r| r.runs().to_vec()).unwrap_or_default(),
             planned: 0,
-            blocks: HashMap::new(),
+            written: Vec::new(),
             prepared: Prepared { counted, ..Prepared::default() },
         };
         work.free.reverse();
@@ -83,7 +84,7 @@ impl Preparation<'_> {
         }
         let mut prepared = work.prepared;
         prepared.reservation = reservation;
-        prepared._guard = Some(guard);
+        prepared._guard = guard;
         Ok(prepared)
     }
 
@@ -98,14 +99,36 @@ impl Preparation<'_> {
     }
 }
 
+/// Blocks of the plan that are being written.
+struct Written {
+    /// The plan's number of the first.
+    planned: u64,
+    write: DataWrite,
+    bytes: Bytes,
+}
+
+impl Written {
+    /// A block by the plan's number, or, as the plan knows one that is filled in place, by its own: address, checksum, bytes.
+    fn find(&self, block: u64) -> Option<(u64, Csum, Bytes)> {
+        let run = self.write.run();
+        let index = [self.planned, run.addr.0]
+            .into_iter()
+            .filter_map(|first| block.checked_sub(first))
+            .find(|index| *index < u64::from(run.blocks))?;
+        let from = index as usize * BLOCK_BYTES;
+        let bytes = self.bytes.slice(from..from + BLOCK_BYTES);
+        Some((run.addr.0 + index, self.write.csums()[index as usize], bytes))
+    }
+}
+
 struct Work<'a> {
     store: &'a Store,
     ops: &'a [Op],
     /// Reserved runs that are left, the next one last.
     free: Vec<BlockRun>,
     planned: u64,
-    /// What became of planned blocks, also by their real addresses.
-    blocks: HashMap<u64, (u64, Csum, Bytes)>,
+    /// What became of planned blocks.
+    written: Vec<Written>,
     prepared: Prepared,
 }
 
@@ -142,15 +165,7 @@ impl Work<'_> {
     fn write(&mut self, run: BlockRun, bytes: Bytes, planned: u64) -> Result<Filled> {
         let write = self.store.write_data(run, bytes.clone())?;
         let csums = write.csums().to_vec();
-        for (index, csum) in csums.iter().enumerate() {
-            let from = index * BLOCK_BYTES;
-            let block = bytes.slice(from..from + BLOCK_BYTES);
-            let index = index as u64;
-            let real = run.addr.0 + index;
-            self.blocks.insert(planned + index, (real, *csum, block.clone()));
-            // The plan knows a block that is filled in place by its own address.
-            self.blocks.insert(real, (real, *csum, block));
-        }
+        self.written.push(Written { planned, write: write.clone(), bytes });
         self.prepared.writes.push(write);
         Ok(Filled { start: run.addr.0, blocks: run.blocks, csums })
     }
@@ -200,10 +215,11 @@ impl Work<'_> {
                 }
             }
             Base::Block { start, csum, spans } => {
-                let old = match self.blocks.get(start) {
+                let ours = self.written.iter().rev().find_map(|written| written.find(*start));
+                let old = match ours {
                     Some((real, real_csum, bytes)) => {
-                        (*start, *csum) = (*real, *real_csum);
-                        bytes.clone()
+                        (*start, *csum) = (real, real_csum);
+                        bytes
                     }
                     None => self.store.read_data(BlockAddr(*start), &[*csum]).await?,
                 };

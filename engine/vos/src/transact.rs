@@ -34,55 +34,94 @@ const SHORT_MAX: u32 = 200;
 /// Records that one step of a count looks at.
 const COUNT_STEP: usize = 512;
 
+/// What the needs of a transaction are known from.
+#[derive(PartialEq)]
+enum Basis {
+    /// It will hardly have any.
+    Nothing,
+    Guess(Vec<Need>),
+    Plan,
+}
+
 /// What the plan found: verdicts that are not known from metadata alone, and their answers.
 #[derive(Default)]
 struct Judged(Vec<(usize, Verdict, bool)>);
 
 impl Vos {
     pub(crate) async fn transact(&self, request: &Transact) -> Result<Reply> {
-        let mut planning = wants_plan(&request.ops);
-        let locks = if planning { self.lock_keys(request) } else { Vec::new() };
+        let mut basis = match wants_plan(&request.ops) {
+            true => self.guess(request).map_or(Basis::Plan, Basis::Guess),
+            false => Basis::Nothing,
+        };
         Stage::Reserve.enter();
-        let mut held = if locks.is_empty() { None } else { Some(self.locks.acquire(locks).await) };
+        let mut held = None;
         let mut short = 0;
         for _ in 0..PLANS_MAX {
+            if basis == Basis::Plan && held.is_none() {
+                held = Some(self.locks.acquire(self.lock_keys(request)).await);
+            }
             let frees = self.store.frees();
-            let attempt = self.attempt(request, planning).await;
-            if matches!(attempt, Err(Error::NoSpace)) && short < SHORT_MAX {
-                short += 1;
-                // Nothing is held meanwhile that others could wait for.
-                match self.make_room(frees).await? {
-                    true => continue,
-                    false => return Err(Error::NoSpace),
+            let attempt = self.attempt(request, &basis).await;
+            match attempt {
+                Ok(Some(committed)) => {
+                    drop(held.take());
+                    if committed.value {
+                        self.background.notify_all();
+                    }
+                    Stage::Reply.enter();
+                    self.store.acknowledged(committed.lsn).await?;
+                    return Ok(Reply::Transacted { epoch: committed.epoch });
                 }
-            }
-            if let Some(committed) = attempt? {
-                drop(held.take());
-                if committed.value {
-                    self.background.notify_all();
+                Ok(None) => {
+                    if matches!(basis, Basis::Guess(_)) {
+                        self.guesses.failed(&request.ops);
+                    }
+                    basis = Basis::Plan;
                 }
-                Stage::Reply.enter();
-                self.store.acknowledged(committed.lsn).await?;
-                return Ok(Reply::Transacted { epoch: committed.epoch });
-            }
-            planning = true;
-            if held.is_none() {
-                let keys = self.lock_keys(request);
-                held = Some(self.locks.acquire(keys).await);
+                Err(error @ Error::Condition { .. }) => return Err(error),
+                // Whatever else is wrong with it, its plan says it, and what it may do about space.
+                Err(_) if matches!(basis, Basis::Guess(_)) => basis = Basis::Plan,
+                Err(Error::NoSpace) if short < SHORT_MAX => {
+                    short += 1;
+                    // Nothing is held meanwhile that others could wait for.
+                    if !self.make_room(frees).await? {
+                        return Err(Error::NoSpace);
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(Error::Invalid("the objects of the transaction change too fast"))
     }
 
-    /// Plans it, if that is wanted, and commits it; `None`: it has to be planned again.
-    async fn attempt(&self, request: &Transact, planning: bool) -> Result<Option<Committed<bool>>> {
-        let (prepared, judged, claim) = if planning {
-            self.prepare(request).await?
-        } else {
-            (Prepared::default(), Judged::default(), claim(&request.ops))
+    /// Prepares it and commits it; `None`: it has to be planned, or planned again.
+    async fn attempt(&self, request: &Transact, basis: &Basis) -> Result<Option<Committed<bool>>> {
+        let (prepared, judged, claim) = match basis {
+            Basis::Nothing => (Prepared::default(), Judged::default(), claim(&request.ops)),
+            Basis::Guess(needs) => {
+                let (prepared, claim) = self.fill(request, needs.clone()).await?;
+                (prepared, Judged::default(), claim)
+            }
+            Basis::Plan => self.prepare(request).await?,
         };
         Stage::Commit.enter();
         self.commit(request, &prepared, &judged, claim).await
+    }
+
+    /// What the transaction will most likely need; `None`: it has to be planned.
+    fn guess(&self, request: &Transact) -> Option<Vec<Need>> {
+        self.locks.are_free(locked(request)).then(|| self.guesses.needs(&request.ops)).flatten()
+    }
+
+    /// Starts filling guessed blocks.
+    async fn fill(&self, request: &Transact, needs: Vec<Need>) -> Result<(Prepared, Claim)> {
+        Stage::Persist.enter();
+        let (store, ops) = (&self.store, request.ops.as_slice());
+        let claim = claim(ops);
+        let options = TxOptions { claim, ..TxOptions::default() };
+        let counted = HashMap::new();
+        let preparation = Preparation { store, ops, options, guard: None, counted };
+        Ok((preparation.run(needs).await?, claim))
     }
 
     /// Everything in one closure; `None`: it has to be planned again.
@@ -134,6 +173,7 @@ impl Vos {
         let judged = self.judge_all(&request.conditions, verdicts, lsn).await?;
         // Conditions come first: what an operation would have said does not matter if they fail.
         let (needs, claim) = planned?;
+        self.guesses.planned(&request.ops, &needs);
         Stage::Pull.enter();
         let mut counted = HashMap::new();
         for (index, need) in needs.iter().enumerate() {
@@ -144,7 +184,7 @@ impl Vos {
         Stage::Persist.enter();
         let (store, ops) = (&self.store, request.ops.as_slice());
         let options = TxOptions { claim, ..TxOptions::default() };
-        let preparation = Preparation { store, ops, options, guard, counted };
+        let preparation = Preparation { store, ops, options, guard: Some(guard), counted };
         Ok((preparation.run(needs).await?, judged, claim))
     }
 
@@ -222,17 +262,21 @@ impl Vos {
 
     /// The dkeys whose arrays the transaction changes, each once.
     fn lock_keys(&self, request: &Transact) -> Vec<LockKey> {
-        let keys = request.ops.iter().filter_map(|op| match op {
-            Op::UpdateArray { key, .. } | Op::Allocate { key, .. } | Op::PunchRange { key, .. } => {
-                Some((request.container, key.object, key.dkey.clone()))
-            }
-            _ => None,
-        });
-        let mut keys: Vec<LockKey> = keys.collect();
+        let mut keys: Vec<LockKey> = locked(request).collect();
         keys.sort();
         keys.dedup();
         keys
     }
+}
+
+/// The dkeys whose arrays the transaction changes.
+fn locked(request: &Transact) -> impl Iterator<Item = LockKey> {
+    request.ops.iter().filter_map(|op| match op {
+        Op::UpdateArray { key, .. } | Op::Allocate { key, .. } | Op::PunchRange { key, .. } => {
+            Some((request.container, key.object, key.dkey.clone()))
+        }
+        _ => None,
+    })
 }
 
 impl Judged {

@@ -13,6 +13,7 @@ use daos_types::{BLOCK_BYTES, ContainerId, Result};
 use daos_xstream::sync::Notify;
 use daos_xstream::{Handle, Stage};
 
+use crate::guess::Guesses;
 use crate::key::DkeyHash;
 use crate::lock::Locks;
 use crate::roots::Roots;
@@ -36,6 +37,7 @@ pub struct Vos {
     pub(crate) roots: Roots,
     pub(crate) handle: Handle,
     pub(crate) locks: Locks,
+    pub(crate) guesses: Guesses,
     /// There is something to reclaim or to sweep.
     pub(crate) background: Notify,
     /// While a check runs, nothing is given back in the background.
@@ -70,6 +72,7 @@ impl Vos {
             roots,
             handle,
             locks: Locks::default(),
+            guesses: Guesses::default(),
             background: Notify::new(),
             checking: Cell::new(false),
             sweeps: RefCell::default(),
