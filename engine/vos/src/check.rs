@@ -40,10 +40,12 @@ impl Vos {
         let _paused = Paused::new(self);
         let before = self.store.newest();
         let mut audit = Audit::new(self);
-        audit.run().await?;
+        let walked = audit.run().await;
+        // Also where the walk met a bucket that was freed meanwhile: that is no finding.
         if self.store.newest() != before {
             return Err(Error::Invalid("the store is in use: a check needs it to stay as it is"));
         }
+        walked?;
         let (leaked, counters) = (std::mem::take(&mut audit.leaked), audit.wrong_counters());
         let mut report = audit.report;
         if repair && !(leaked.is_empty() && counters.is_empty()) {

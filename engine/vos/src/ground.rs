@@ -42,12 +42,19 @@ pub(crate) trait Ground {
 
     /// Where a dkey is; `None`: it is not there.
     fn place(&self, object: ObjectId, dkey: &Dkey) -> Result<Option<Place>, Abort> {
-        key::find(&*self.kv(object)?, self.hash(), Ordering::of(object)?, dkey)
+        let ordering = Ordering::of(object)?;
+        match key::place_of(ordering, dkey)? {
+            Some(place) => Ok(Some(place)),
+            None => key::find(&*self.kv(object)?, self.hash(), ordering, dkey),
+        }
     }
 
     /// Where a dkey is or goes; a new one gets its record.
     fn place_or_new(&mut self, object: ObjectId, dkey: &Dkey) -> Result<Place, Abort> {
         let ordering = Ordering::of(object)?;
+        if let Some(place) = key::place_of(ordering, dkey)? {
+            return Ok(place);
+        }
         let (place, is_new) = key::find_or_allot(&*self.kv(object)?, self.hash(), ordering, dkey)?;
         if is_new {
             let record = dkey_record(self.moment().epoch, dkey.as_bytes());

@@ -201,6 +201,15 @@ pub(crate) fn parse(ordering: Ordering, key: &[u8]) -> Option<Parsed<'_>> {
     }
 }
 
+/// The place of a dkey that needs no look; `None`: it is hashed.
+pub(crate) fn place_of(ordering: Ordering, dkey: &Dkey) -> Result<Option<Place>, Abort> {
+    match ordering {
+        Ordering::Number => Ok(Some(Place::of_number(number_of(dkey)?))),
+        Ordering::Lexical => Ok(Some(Place::of_lexical(dkey.as_bytes()))),
+        Ordering::Hash => Ok(None),
+    }
+}
+
 /// Where a dkey is, if it is there, or (numbers and lexical dkeys) where it would be.
 pub(crate) fn find(
     kv: &dyn Kv,
@@ -208,14 +217,13 @@ pub(crate) fn find(
     ordering: Ordering,
     dkey: &Dkey,
 ) -> Result<Option<Place>, Abort> {
-    match ordering {
-        Ordering::Number => Ok(Some(Place::of_number(number_of(dkey)?))),
-        Ordering::Lexical => Ok(Some(Place::of_lexical(dkey.as_bytes()))),
-        Ordering::Hash => Ok(match probe(kv, hash, dkey.as_bytes())? {
-            Probe::Found(order) => Some(Place::of_number(order)),
-            Probe::Free(_) | Probe::Full => None,
-        }),
+    if let Some(place) = place_of(ordering, dkey)? {
+        return Ok(Some(place));
     }
+    Ok(match probe(kv, hash, dkey.as_bytes())? {
+        Probe::Found(order) => Some(Place::of_number(order)),
+        Probe::Free(_) | Probe::Full => None,
+    })
 }
 
 /// Where a dkey is or will be; true if its dkey record has to be written.
@@ -225,14 +233,13 @@ pub(crate) fn find_or_allot(
     ordering: Ordering,
     dkey: &Dkey,
 ) -> Result<(Place, bool), Abort> {
-    match ordering {
-        Ordering::Number => Ok((Place::of_number(number_of(dkey)?), false)),
-        Ordering::Lexical => Ok((Place::of_lexical(dkey.as_bytes()), false)),
-        Ordering::Hash => match probe(kv, hash, dkey.as_bytes())? {
-            Probe::Found(order) => Ok((Place::of_number(order), false)),
-            Probe::Free(order) => Ok((Place::of_number(order), true)),
-            Probe::Full => Err(Error::NoSpace.into()),
-        },
+    if let Some(place) = place_of(ordering, dkey)? {
+        return Ok((place, false));
+    }
+    match probe(kv, hash, dkey.as_bytes())? {
+        Probe::Found(order) => Ok((Place::of_number(order), false)),
+        Probe::Free(order) => Ok((Place::of_number(order), true)),
+        Probe::Full => Err(Error::NoSpace.into()),
     }
 }
 

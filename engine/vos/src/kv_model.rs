@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+use crate::btree::Fingers;
 use crate::kv::{KEY_MAX, Kv, KvMut, MapKv, Seek};
 use crate::pages::{Abort, BucketId, BucketKind, Pages, PagesMut};
 use crate::testing::{MemoryPages, Random};
@@ -138,6 +139,9 @@ impl Pages for Faulty {
         self.access(bucket)?;
         self.pages.kind(bucket)
     }
+    fn fingers(&self) -> &Fingers {
+        self.pages.fingers()
+    }
 }
 
 impl PagesMut for Faulty {
@@ -166,6 +170,9 @@ impl PagesMut for Faulty {
     fn free(&mut self, bucket: BucketId) -> Result<(), Abort> {
         self.access(bucket)?;
         self.pages.free(bucket)
+    }
+    fn lift_fingers(&mut self) {
+        self.pages.lift_fingers();
     }
 }
 

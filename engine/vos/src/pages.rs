@@ -3,6 +3,8 @@
 
 use daos_types::Error;
 
+use crate::btree::Fingers;
+
 /// Bytes of one metadata bucket.
 pub const BUCKET_BYTES: usize = 16384;
 /// The arena's own bytes at the start of each bucket; a structure never touches them.
@@ -60,6 +62,8 @@ pub trait Pages {
     /// The bucket's [`BUCKET_BYTES`] bytes.
     fn page(&self, bucket: BucketId) -> Result<&[u8], Abort>;
     fn kind(&self, bucket: BucketId) -> Result<BucketKind, Abort>;
+    /// Where this run's last searches of trees ended.
+    fn fingers(&self) -> &Fingers;
 }
 
 /// Changing buckets. Each call is one redo operation on one bucket.
@@ -77,4 +81,6 @@ pub trait PagesMut: Pages {
     /// A new bucket: zeros after its header.
     fn alloc(&mut self, kind: BucketKind) -> Result<BucketId, Abort>;
     fn free(&mut self, bucket: BucketId) -> Result<(), Abort>;
+    /// A tree changes its shape; `alloc` and `free` imply it.
+    fn lift_fingers(&mut self);
 }

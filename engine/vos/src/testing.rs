@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::btree::Fingers;
 use crate::pages::{
     Abort, BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, BucketKind, Pages, PagesMut,
 };
@@ -15,6 +16,7 @@ pub(crate) struct MemoryPages {
     pub(crate) redo_bytes: usize,
     /// Buckets that were freed; touching one panics.
     pub(crate) freed: Vec<BucketId>,
+    fingers: Fingers,
 }
 
 impl MemoryPages {
@@ -64,6 +66,10 @@ impl Pages for MemoryPages {
     fn kind(&self, bucket: BucketId) -> Result<BucketKind, Abort> {
         Ok(self.buckets[&bucket].0)
     }
+
+    fn fingers(&self) -> &Fingers {
+        &self.fingers
+    }
 }
 
 impl PagesMut for MemoryPages {
@@ -96,6 +102,7 @@ impl PagesMut for MemoryPages {
 
     fn alloc(&mut self, kind: BucketKind) -> Result<BucketId, Abort> {
         self.redo_bytes += 15;
+        self.fingers.lift();
         let bucket = BucketId(self.next);
         self.next += 1;
         self.buckets.insert(bucket, (kind, vec![0; BUCKET_BYTES]));
@@ -104,9 +111,14 @@ impl PagesMut for MemoryPages {
 
     fn free(&mut self, bucket: BucketId) -> Result<(), Abort> {
         self.redo_bytes += 14;
+        self.fingers.lift();
         self.buckets.remove(&bucket).expect("a bucket is freed once");
         self.freed.push(bucket);
         Ok(())
+    }
+
+    fn lift_fingers(&mut self) {
+        self.fingers.lift();
     }
 }
 

@@ -5,11 +5,13 @@
 //! What keys and values mean (`object`, and the semantics above it); residence, logging and undo of buckets (the arena).
 
 mod check;
+mod finger;
 mod leaf;
 mod node;
 mod tree;
 
 pub use check::{Reached, TreeCheck, TreeCounts};
+pub use finger::Fingers;
 pub use leaf::Way;
 pub(crate) use tree::check_sizes;
 pub use tree::{Tree, TreeEdit, TreeView};

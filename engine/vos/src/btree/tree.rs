@@ -18,6 +18,7 @@ use std::ops::ControlFlow;
 use daos_types::Error;
 use smallvec::SmallVec;
 
+use super::finger::{Finger, Path};
 use super::node::{self, CAPACITY, Cells, Node, SEPARATOR_MAX};
 use crate::kv::{KEY_MAX, Kv, KvMut, Pair, VALUE_MAX, Visit};
 use crate::pages::{Abort, BucketId, BucketKind, Pages, PagesMut};
@@ -37,8 +38,8 @@ pub struct Tree {
     pub root: BucketId,
 }
 
-/// Buckets from the root to a leaf, each with the slot that leads on.
-type Path = SmallVec<[(BucketId, usize); HEIGHT_MAX]>;
+/// Where a key is in a leaf, or where it belongs.
+type Found = Result<usize, usize>;
 
 /// Why a leaf has to be split.
 #[derive(Clone, Copy)]
@@ -109,11 +110,8 @@ impl Tree {
         pages: &'p P,
         key: &[u8],
     ) -> Result<Option<&'p [u8]>, Abort> {
-        let mut node = Node::read(pages, self.root)?;
-        while !node.is_leaf() {
-            node = Node::read(pages, node.child(node.child_index(key)))?;
-        }
-        Ok(node.search(key).ok().map(|index| node.value(index)))
+        let (node, found) = self.search(pages, key)?;
+        Ok(found.ok().map(|index| node.value(index)))
     }
 
     /// True when no key is in the tree.
@@ -135,10 +133,10 @@ impl Tree {
     ) -> Result<(), Abort> {
         check_sizes(key, value.len())?;
         loop {
-            let path = self.descend(pages, key)?;
+            let (path, found) = self.descend(pages, key)?;
             let (leaf, _) = path[path.len() - 1];
             let node = Node::read(pages, leaf)?;
-            let index = match node.search(key) {
+            let index = match found {
                 Ok(index) => {
                     let whole = (0, node.value(index).len(), value);
                     if self.splice_at(pages, &path, index, key, whole)? {
@@ -164,9 +162,9 @@ impl Tree {
         inserted: &[u8],
     ) -> Result<(), Abort> {
         loop {
-            let path = self.descend(pages, key)?;
+            let (path, found) = self.descend(pages, key)?;
             let node = Node::read(pages, path[path.len() - 1].0)?;
-            let index = node.search(key).expect("a splice is into a key that is there");
+            let index = found.expect("a splice is into a key that is there");
             check_sizes(key, node.value(index).len() + inserted.len() - removed)?;
             if self.splice_at(pages, &path, index, key, (at, removed, inserted))? {
                 return Ok(());
@@ -176,11 +174,10 @@ impl Tree {
 
     /// Removes `key`; false when it is not there.
     pub fn remove<P: PagesMut + ?Sized>(self, pages: &mut P, key: &[u8]) -> Result<bool, Abort> {
-        let path = self.descend(pages, key)?;
-        let (leaf, _) = path[path.len() - 1];
-        let Ok(index) = Node::read(pages, leaf)?.search(key) else {
+        let (path, Ok(index)) = self.descend(pages, key)? else {
             return Ok(false);
         };
+        let (leaf, _) = path[path.len() - 1];
         node::remove(pages, leaf, index..index + 1)?;
         self.rebalance(pages, key)?;
         Ok(true)
@@ -217,10 +214,10 @@ impl Tree {
         let Some((first, _)) = first.first().filter(|_| max > 0) else {
             return Ok(Vec::new());
         };
-        let path = self.descend(pages, first)?;
+        let (path, found) = self.descend(pages, first)?;
         let (leaf, _) = path[path.len() - 1];
         let node = Node::read(pages, leaf)?;
-        let start = node.lower_bound(first);
+        let start = found.expect("it was found just now");
         let end = to.map_or(node.count(), |to| node.lower_bound(to)).min(start.saturating_add(max));
         let pairs = (start..end).map(|slot| (node.key(slot), node.value(slot).to_vec())).collect();
         node::remove(pages, leaf, start..end)?;
@@ -241,6 +238,7 @@ impl Tree {
         if to.is_some_and(|to| to <= from) {
             return Ok(detached);
         }
+        pages.lift_fingers();
         detach(pages, self.root, Some(from), to, &mut detached)?;
         if !detached.is_empty() {
             self.rebalance(pages, from)?;
@@ -268,7 +266,7 @@ impl Tree {
         let mut bucket = self.root;
         loop {
             let node = Node::read(pages, bucket)?;
-            path.push((bucket, node.count().saturating_sub(1)));
+            path.push((bucket, node.count().saturating_sub(1) as u16));
             if node.is_leaf() {
                 break;
             }
@@ -283,6 +281,7 @@ impl Tree {
         {
             match path.last() {
                 Some(&(parent, slot)) => {
+                    let slot = usize::from(slot);
                     node::remove(pages, parent, slot..slot + 1)?;
                     pages.free(bucket)?;
                 }
@@ -292,17 +291,64 @@ impl Tree {
         Ok(pairs)
     }
 
-    fn descend<P: Pages + ?Sized>(self, pages: &P, key: &[u8]) -> Result<Path, Abort> {
-        let mut path = Path::new();
+    /// The leaf where `key` is or belongs, and where in it.
+    fn search<'p, P: Pages + ?Sized>(
+        self,
+        pages: &'p P,
+        key: &[u8],
+    ) -> Result<(Node<'p>, Found), Abort> {
+        let near = self.near(pages, |node, finger| {
+            let found = node.search(key);
+            finger.covers(found, node.count()).then_some((node, found))
+        })?;
+        if let Some(found) = near {
+            return Ok(found);
+        }
+        let leaf = self.descend_from_root(pages, key)?.leaf();
+        let node = Node::read(pages, leaf)?;
+        Ok((node, node.search(key)))
+    }
+
+    /// As [`Tree::search`], with the way there.
+    fn descend<P: Pages + ?Sized>(self, pages: &P, key: &[u8]) -> Result<(Path, Found), Abort> {
+        let near = self.near(pages, |node, finger| {
+            let found = node.search(key);
+            finger.covers(found, node.count()).then(|| (finger.path.clone(), found))
+        })?;
+        if let Some(found) = near {
+            return Ok(found);
+        }
+        let finger = self.descend_from_root(pages, key)?;
+        let found = Node::read(pages, finger.leaf())?.search(key);
+        Ok((finger.path, found))
+    }
+
+    /// Looks at the leaf where the last search ended.
+    fn near<'p, P: Pages + ?Sized, T>(
+        self,
+        pages: &'p P,
+        look: impl FnOnce(Node<'p>, &Finger) -> Option<T>,
+    ) -> Result<Option<T>, Abort> {
+        let seen = pages.fingers().with(self.root, |finger| {
+            Some(Node::read(pages, finger.leaf()).map(|node| look(node, finger)))
+        });
+        seen.unwrap_or(Ok(None))
+    }
+
+    fn descend_from_root<P: Pages + ?Sized>(self, pages: &P, key: &[u8]) -> Result<Finger, Abort> {
+        let mut finger = Finger { path: Path::new(), is_first: true, is_last: true };
         let mut bucket = self.root;
         loop {
             let node = Node::read(pages, bucket)?;
             if node.is_leaf() {
-                path.push((bucket, 0));
-                return Ok(path);
+                finger.path.push((bucket, 0));
+                pages.fingers().put(finger.clone());
+                return Ok(finger);
             }
             let index = node.child_index(key);
-            path.push((bucket, index));
+            finger.is_first &= index == 0;
+            finger.is_last &= index + 1 == node.count();
+            finger.path.push((bucket, index as u16));
             bucket = node.child(index);
         }
     }
@@ -377,7 +423,7 @@ impl Tree {
         if at == 0 {
             self.push_down(pages)
         } else if at == leaf {
-            let (parent, slot) = path[at - 1];
+            let (parent, slot) = at_slot(path[at - 1]);
             if !need.appends(Node::read(pages, path[at].0)?)
                 && (share_with_next(pages, parent, slot, true)?
                     || slot > 0 && share_with_next(pages, parent, slot - 1, false)?)
@@ -386,7 +432,7 @@ impl Tree {
             }
             split_leaf(pages, (parent, slot), path[at].0, need)
         } else {
-            split_interior(pages, path[at - 1], path[at])
+            split_interior(pages, at_slot(path[at - 1]), at_slot(path[at]))
         }
     }
 
@@ -410,15 +456,19 @@ impl Tree {
                 pages.free(child)?;
                 continue;
             }
-            let path = self.descend(pages, key)?;
+            let (path, _) = self.descend(pages, key)?;
             for pair in path.windows(2).rev() {
-                if merge_underfull(pages, pair[0], pair[1].0)? {
+                if merge_underfull(pages, at_slot(pair[0]), pair[1].0)? {
                     continue 'again;
                 }
             }
             return Ok(());
         }
     }
+}
+
+fn at_slot((bucket, slot): (BucketId, u16)) -> (BucketId, usize) {
+    (bucket, slot.into())
 }
 
 pub(crate) fn check_sizes(key: &[u8], value_len: usize) -> Result<(), Abort> {
@@ -754,11 +804,31 @@ impl<P: Pages + ?Sized> Kv for TreeView<'_, P> {
     }
 
     fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
-        scan_up(self.pages, self.tree.root, Some(from), &mut Vec::new(), visit).map(|_| ())
+        // Most scans end in the leaf where they begin.
+        let (node, found) = self.tree.search(self.pages, from)?;
+        let start = found.unwrap_or_else(|index| index);
+        let mut key = Key::new();
+        if visit_slots(node, start..node.count(), &mut key, visit).is_break() {
+            return Ok(());
+        }
+        // After the last key that was visited, or after one that is not there.
+        let mut after: Key = if start < node.count() { key.clone() } else { from.into() };
+        after.push(0);
+        scan_up(self.pages, self.tree.root, Some(&after), &mut key, visit).map(|_| ())
     }
 
     fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
-        scan_down(self.pages, self.tree.root, below, &mut Vec::new(), visit).map(|_| ())
+        let mut key = Key::new();
+        let Some(below) = below else {
+            return scan_down(self.pages, self.tree.root, None, &mut key, visit).map(|_| ());
+        };
+        let (node, found) = self.tree.search(self.pages, below)?;
+        let end = found.unwrap_or_else(|index| index);
+        if visit_slots(node, (0..end).rev(), &mut key, visit).is_break() {
+            return Ok(());
+        }
+        let first: Key = if end > 0 { key.clone() } else { below.into() };
+        scan_down(self.pages, self.tree.root, Some(&first), &mut key, visit).map(|_| ())
     }
 }
 
@@ -766,7 +836,7 @@ fn scan_up<P: Pages + ?Sized>(
     pages: &P,
     bucket: BucketId,
     from: Option<&[u8]>,
-    key: &mut Vec<u8>,
+    key: &mut Key,
     visit: &mut Visit<'_>,
 ) -> Result<ControlFlow<()>, Abort> {
     let node = Node::read(pages, bucket)?;
@@ -788,7 +858,7 @@ fn scan_down<P: Pages + ?Sized>(
     pages: &P,
     bucket: BucketId,
     below: Option<&[u8]>,
-    key: &mut Vec<u8>,
+    key: &mut Key,
     visit: &mut Visit<'_>,
 ) -> Result<ControlFlow<()>, Abort> {
     let node = Node::read(pages, bucket)?;
@@ -806,10 +876,13 @@ fn scan_down<P: Pages + ?Sized>(
     Ok(ControlFlow::Continue(()))
 }
 
+/// A key that is put together; most are short.
+type Key = SmallVec<[u8; 64]>;
+
 fn visit_slots(
     node: Node<'_>,
     mut slots: impl Iterator<Item = usize>,
-    key: &mut Vec<u8>,
+    key: &mut Key,
     visit: &mut Visit<'_>,
 ) -> ControlFlow<()> {
     let prefix = node.prefix();

@@ -20,17 +20,19 @@ use super::state::{Incomplete, State};
 use super::store::Reservation;
 use super::wal::{RECORD_BYTES_MAX, RECORD_HEADER_BYTES};
 use super::{BlockRun, Lsn};
+use crate::btree::Fingers;
 use crate::pages::{Abort, BucketId, BucketKind, Pages, PagesMut};
 
 /// Reads buckets in one moment.
 pub struct View<'a> {
     arena: &'a Arena,
     read: Cell<Lsn>,
+    fingers: Fingers,
 }
 
 impl<'a> View<'a> {
     pub(super) fn new(arena: &'a Arena) -> Self {
-        Self { arena, read: Cell::new(Lsn::ZERO) }
+        Self { arena, read: Cell::new(Lsn::ZERO), fingers: Fingers::default() }
     }
 
     /// Newest change among the buckets that were read.
@@ -48,6 +50,10 @@ impl Pages for View<'_> {
 
     fn kind(&self, bucket: BucketId) -> Result<BucketKind, Abort> {
         Ok(self.arena.frame(self.arena.find(bucket).ok_or(Abort::Fault(bucket))?).kind)
+    }
+
+    fn fingers(&self) -> &Fingers {
+        &self.fingers
     }
 }
 
@@ -80,6 +86,7 @@ pub struct Tx<'a> {
     /// Most buckets that may change: what recovery can hold at once.
     changed_max: usize,
     read: Cell<Lsn>,
+    fingers: Fingers,
     formatted: SmallVec<[(usize, BucketId); 4]>,
     freed: SmallVec<[BucketId; 4]>,
     freed_blocks: SmallVec<[BlockRun; 4]>,
@@ -106,6 +113,7 @@ impl<'a> Tx<'a> {
             claim,
             changed_max,
             read: Cell::new(Lsn::ZERO),
+            fingers: Fingers::default(),
             formatted: SmallVec::new(),
             freed: SmallVec::new(),
             freed_blocks: SmallVec::new(),
@@ -347,6 +355,10 @@ impl Pages for Tx<'_> {
         let at = self.state.arena.find(bucket).ok_or(Abort::Fault(bucket))?;
         Ok(self.state.arena.frame(at).kind)
     }
+
+    fn fingers(&self) -> &Fingers {
+        &self.fingers
+    }
 }
 
 impl PagesMut for Tx<'_> {
@@ -382,6 +394,7 @@ impl PagesMut for Tx<'_> {
     }
 
     fn alloc(&mut self, kind: BucketKind) -> Result<BucketId, Abort> {
+        self.lift_fingers();
         let segment = self.state.space.choose_bucket(self.claim).ok_or(Abort::NoBucket)?;
         let (table, at) = self.state.space.entry_place(segment);
         let entry = self.entry(table, at)?;
@@ -399,11 +412,16 @@ impl PagesMut for Tx<'_> {
     }
 
     fn free(&mut self, bucket: BucketId) -> Result<(), Abort> {
+        self.lift_fingers();
         // Resident, so that no load of it is under way that would bring it back after it is gone.
         let index = self.state.arena.find(bucket).ok_or(Abort::Fault(bucket))?;
         self.set_bits(bucket.run(), false, SegmentKind::Free)?;
         self.state.space.hold(bucket.run());
         self.freed.push(bucket);
         self.apply(index, &Redo::Free { bucket })
+    }
+
+    fn lift_fingers(&mut self) {
+        self.fingers.lift();
     }
 }
