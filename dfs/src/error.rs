@@ -2,6 +2,8 @@
 
 use daos_types as engine;
 
+use crate::uns::Broken;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call did not do what was asked.
@@ -46,6 +48,9 @@ pub enum Error {
     BadHandle,
     #[error("in two containers")]
     CrossContainer,
+    /// A directory stands for a container that cannot be shown.
+    #[error("entry point: {0}")]
+    EntryPoint(crate::uns::Broken),
     #[error("read-only filesystem")]
     ReadOnly,
 
@@ -104,6 +109,9 @@ impl Error {
             Self::Stale => libc::ESTALE,
             Self::BadHandle => libc::EBADF,
             Self::CrossContainer => libc::EXDEV,
+            Self::EntryPoint(Broken::Gone) => libc::ENOLINK,
+            Self::EntryPoint(Broken::Loop) => libc::ELOOP,
+            Self::EntryPoint(Broken::Unreadable) => libc::EUCLEAN,
             Self::ReadOnly => libc::EROFS,
             Self::TooManyOpen { .. } => libc::ENFILE,
             Self::Contended { .. } => libc::EAGAIN,

@@ -50,6 +50,7 @@ mod xattr;
 pub use attributes::{CachingAttributes, DataCache};
 pub use check::Report;
 pub use error::{Error, Result};
+pub use lock::{How, Lock};
 pub use mount::{Dfs, MountOptions};
 pub use query::Status;
 pub use types::{

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 /// The lock. Guards are released by [`Lock::release`]: who holds one is the caller's business (`Turn` in table.rs).
 #[derive(Default)]
-pub(crate) struct Lock {
+pub struct Lock {
     state: Mutex<State>,
 }
 
@@ -34,7 +34,7 @@ struct Waiter {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum How {
+pub enum How {
     Shared,
     Exclusive,
 }
@@ -76,7 +76,7 @@ impl Lock {
         self.state.lock().expect("no code panics while it holds this mutex")
     }
 
-    pub(crate) fn acquire(&self, how: How) -> Acquire<'_> {
+    pub fn acquire(&self, how: How) -> Acquire<'_> {
         Acquire { lock: self, how, id: None, done: false }
     }
 
@@ -86,7 +86,7 @@ impl Lock {
         state.writer || !state.waiting.is_empty()
     }
 
-    pub(crate) fn release(&self, how: How) {
+    pub fn release(&self, how: How) {
         let wakers = {
             let mut state = self.state();
             state.give_back(how);
@@ -97,7 +97,7 @@ impl Lock {
 }
 
 /// Waits for a turn.
-pub(crate) struct Acquire<'a> {
+pub struct Acquire<'a> {
     lock: &'a Lock,
     how: How,
     id: Option<u64>,

@@ -18,7 +18,7 @@ impl Dfs {
         Ok(entry)
     }
 
-    async fn find(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
+    pub(crate) async fn find(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         check_name(name)?;
         if let Some(named) = self.remembered(parent, name) {
             return Ok(named.ino());

@@ -4,6 +4,11 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
+use crate::mount::Dfs;
+use crate::{Error, Ino, Kind, Result};
+
 /// Holds the text, on a directory of any filesystem.
 pub const XATTR: &str = "user.daos";
 /// Longest text; DAOS's bound.
@@ -24,6 +29,17 @@ pub enum NoEntryPoint {
     Damaged(String),
     #[error("it is a container of type {0}, not POSIX")]
     OtherType(String),
+}
+
+/// Why an entry point shows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    #[error("its container is not there")]
+    Gone,
+    #[error("its container is one that it is in")]
+    Loop,
+    #[error("what it says, or its container, cannot be read")]
+    Unreadable,
 }
 
 impl EntryPoint {
@@ -51,6 +67,30 @@ impl EntryPoint {
 impl fmt::Display for EntryPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DAOS.{TYPE}://{}/{}", self.pool, self.container)
+    }
+}
+
+impl Dfs {
+    /// The text of a directory that stands for a container. Costs nothing for an inode without xattrs.
+    pub async fn entry_point(&self, ino: Ino) -> Result<Option<Bytes>> {
+        let loaded = self.load(&*self.inode(ino)?).await?;
+        if loaded.record.kind() != Kind::Directory || !loaded.record.may_have_xattrs() {
+            return Ok(None);
+        }
+        match self.getxattr(ino, XATTR.as_bytes()).await {
+            Ok(text) => Ok(Some(text)),
+            Err(Error::NoAttribute) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As `entry_point`, of a name; `None` also if there is no such name.
+    pub async fn entry_point_at(&self, parent: Ino, name: &[u8]) -> Result<Option<(Ino, Bytes)>> {
+        let ino = match self.find(parent, name).await {
+            Err(Error::NoEntry) => return Ok(None),
+            found => found?,
+        };
+        Ok(self.entry_point(ino).await?.map(|text| (ino, text)))
     }
 }
 

@@ -6,30 +6,73 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use daos_server::Handler;
 use daos_server::control::{Failure, FailureKind};
-use daos_types::ContainerId;
-use dfs::Dfs;
+use daos_types::{ContainerId, Epoch};
+use dfs::uns::EntryPoint;
+use dfs::{Caller, Ino};
 use futures_lite::future::block_on;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::containers::Shown;
 use crate::daemon::Event;
 use crate::exec::Executor;
 use crate::fuse::Requests;
+use crate::namespace::Namespace;
 use crate::options::Settings;
 
 pub struct Control {
     pub settings: Settings,
-    pub container: ContainerId,
-    pub dfs: Arc<Dfs>,
+    pub snapshot: Option<Epoch>,
+    pub namespace: Arc<Namespace>,
     pub executor: Executor,
     pub requests: Arc<Requests>,
     pub events: Mutex<Sender<Event>>,
 }
 
+/// Where an entry point is to be, and what it shows: the arguments of `link`.
+#[derive(Deserialize)]
+struct Link {
+    /// The directory's inode, as `stat` shows it.
+    parent: u64,
+    /// The bytes of the name.
+    name: Vec<u8>,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    pool: String,
+    container: String,
+}
+
 impl Control {
+    fn root(&self) -> &Shown {
+        self.namespace.containers.root()
+    }
+
+    fn link(&self, arguments: Value) -> Result<Value, Failure> {
+        let link: Link = serde_json::from_value(arguments)
+            .map_err(|e| Failure::new(FailureKind::Protocol, e.to_string()))?;
+        let parent = match link.parent {
+            1 => self.root().dfs.root(),
+            ino => Ino(ino),
+        };
+        let point = EntryPoint { pool: link.pool, container: link.container };
+        let caller = Caller::new(link.uid, link.gid);
+        let linked = self.namespace.link((parent, &link.name), link.mode, caller, &point);
+        let kind = |e: &dfs::Error| match e {
+            dfs::Error::Exists => FailureKind::Exists,
+            dfs::Error::NoEntry | dfs::Error::EntryPoint(_) => FailureKind::NotFound,
+            dfs::Error::ReadOnly => FailureKind::ReadOnly,
+            dfs::Error::Engine(e) => Failure::from(e.clone()).kind,
+            _ => FailureKind::Failed,
+        };
+        block_on(linked).map_err(|e| Failure::new(kind(&e), e.to_string()))?;
+        Ok(Value::Null)
+    }
+
     /// Checks the mounted filesystem as it is now, while it is in use.
     fn check(&self) -> Result<Value, Failure> {
         let failed = |e: String| Failure::new(FailureKind::Failed, e);
-        let report = block_on(self.dfs.check(|_| {})).map_err(|e| failed(e.to_string()))?;
+        let report = block_on(self.root().dfs.check(|_| {})).map_err(|e| failed(e.to_string()))?;
         let settings = &self.settings;
         let report = serde_json::to_value(report).map_err(|e| failed(e.to_string()))?;
         Ok(json!({ "pool": settings.pool, "container": settings.container, "report": report }))
@@ -44,13 +87,15 @@ impl Control {
         else {
             return Err(Failure::new(FailureKind::Invalid, "whose: a container and an object"));
         };
-        let whose = block_on(self.dfs.whose(container, daos_types::ObjectId { hi, lo }));
+        let containers = &self.namespace.containers;
+        let shown = containers.get(ContainerId(container)).unwrap_or(containers.root().clone());
+        let whose = block_on(shown.dfs.whose(container, daos_types::ObjectId { hi, lo }));
         let whose = whose.map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
         Ok(json!({ "whose": whose.to_string() }))
     }
 
     fn query(&self) -> Result<Value, Failure> {
-        let space = block_on(self.dfs.statfs())
+        let space = block_on(self.root().dfs.statfs())
             .map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
         let settings = &self.settings;
         let requests: BTreeMap<_, _> = self.requests.counts().into_iter().collect();
@@ -62,7 +107,9 @@ impl Control {
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
             "sync": format!("{:?}", settings.sync).to_lowercase(),
-            "read_only": settings.read_only,
+            "read_only": self.root().dfs.read_only(),
+            "snapshot": settings.snap,
+            "containers": self.namespace.containers.len(),
             "caching": settings.caching,
             "threads": settings.threads,
             "requests_in_flight": self.executor.in_flight(),
@@ -80,7 +127,22 @@ impl Control {
 impl Handler for Control {
     fn in_use(&self, container: ContainerId) -> Option<String> {
         let at = self.settings.mountpoint.display();
-        (container == self.container).then(|| format!("mounted on {at}"))
+        if container == self.root().id() {
+            return Some(format!("mounted on {at}"));
+        }
+        let shown = self.namespace.containers.get(container)?;
+        let open = block_on(shown.dfs.query()).ok()?.files_open;
+        (open > 0).then(|| format!("shown in {at}, with {open} files open"))
+    }
+
+    fn snapshot_in_use(&self, container: ContainerId, epoch: Epoch) -> Option<String> {
+        let at = self.settings.mountpoint.display();
+        let is_ours = container == self.root().id() && Some(epoch) == self.snapshot;
+        is_ours.then(|| format!("mounted on {at}"))
+    }
+
+    fn changed(&self, container: ContainerId) {
+        block_on(self.namespace.containers.changed(container));
     }
 
     fn filesystem(&self, verb: &str, arguments: Value) -> Result<Value, Failure> {
@@ -88,6 +150,7 @@ impl Handler for Control {
             "query" => self.query(),
             "check" => self.check(),
             "whose" => self.whose(&arguments),
+            "link" => self.link(arguments),
             _ => Err(Failure::new(
                 FailureKind::Unsupported,
                 format!(

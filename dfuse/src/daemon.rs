@@ -12,16 +12,19 @@ use std::time::{Duration, Instant};
 
 use daos_client::Container;
 use daos_server::{Engine, EngineConfig, SyncMode};
+use daos_types::Epoch;
 use dfs::{Dfs, MountOptions};
 use futures_lite::future::block_on;
 
 use crate::background::{self, Reporter};
+use crate::containers::{Containers, Shown};
 use crate::control::Control;
 use crate::error::Error;
 use crate::exec::Executor;
 use crate::fuse::{self, FuseConfig, Mounted, Unmounted, Unmounter};
 use crate::log::{self, Log};
 use crate::mountpoint::{self, Verdict};
+use crate::namespace::Namespace;
 use crate::options::{Settings, Sync};
 use crate::signals::Signals;
 
@@ -54,17 +57,19 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
     let log_path = log::path_for(&settings.store);
     log.move_to(&log_path).map_err(Error::system("opening the log file"))?;
     tracing::info!(?settings, "starting");
-    let container = engine.container(&settings.pool, &settings.container, !settings.read_only)?;
-    let id = container.id();
-    let dfs = open_filesystem(settings, container, reporter)?;
-    let mut mounted = mount(settings, dfs.clone())?;
+    let create = !settings.read_only && settings.snap.is_none();
+    let container = engine.container(&settings.pool, &settings.container, create)?;
+    let snapshot =
+        settings.snap.as_deref().map(|name| find_snapshot(&container, name)).transpose()?;
+    let namespace = open_namespace(settings, &engine, container, snapshot, reporter)?;
+    let mut mounted = mount(settings, namespace.clone())?;
     let unmounter = mounted.unmounter();
     let executor = mounted.executor();
     let (send, events) = mpsc::channel();
     let control = engine.serve_control(Arc::new(Control {
         settings: settings.clone(),
-        container: id,
-        dfs: dfs.clone(),
+        snapshot,
+        namespace: namespace.clone(),
         executor: executor.clone(),
         requests: mounted.requests(),
         events: Mutex::new(send.clone()),
@@ -77,7 +82,7 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
     }
     serve(&events, unmounter, &executor);
     drop(control);
-    stop(&dfs, &engine)
+    stop(&namespace, &engine)
 }
 
 fn clear_mountpoint(at: &Path, reporter: &Reporter) -> Result<(), Error> {
@@ -118,8 +123,9 @@ fn open_engine(settings: &Settings, reporter: &Reporter) -> Result<Engine, Error
 fn engine_config(settings: &Settings) -> EngineConfig {
     let holder = format!("dfuse on {}", settings.mountpoint.display());
     let mut config = EngineConfig::new(&settings.store, holder);
-    config.create = !settings.read_only;
-    config.read_only = settings.read_only;
+    let read_only = settings.read_only || settings.snap.is_some();
+    config.create = !read_only;
+    config.read_only = read_only;
     config.size = settings.size;
     config.memory = settings.memory.unwrap_or(config.memory);
     config.sync = match settings.sync {
@@ -129,45 +135,62 @@ fn engine_config(settings: &Settings) -> EngineConfig {
     config
 }
 
-fn open_filesystem(
+/// The epoch of a snapshot that is asked for by name or epoch.
+fn find_snapshot(container: &Container, name: &str) -> Result<Epoch, Error> {
+    let found = block_on(daos_server::find_snapshot(container, name));
+    found.map(|snapshot| snapshot.epoch).map_err(|why| Error::Usage(why.message))
+}
+
+fn open_namespace(
     settings: &Settings,
+    engine: &Engine,
     container: Container,
+    snapshot: Option<Epoch>,
     reporter: &Reporter,
-) -> Result<Arc<Dfs>, Error> {
+) -> Result<Arc<Namespace>, Error> {
     reporter.progress(&format!("mounting container {}", settings.container));
     let options = MountOptions {
-        read_only: settings.read_only,
+        read_only: settings.read_only || snapshot.is_some(),
         cache_attributes: true,
         atime: !settings.flags.noatime,
         cache_bytes: settings.cache.map_or(0, |bytes| bytes as usize),
         owner: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
         ..MountOptions::default()
     };
-    block_on(Dfs::mount(container, options))
+    let mounted = block_on(async {
+        let at_snapshot = MountOptions { epoch: snapshot, ..options.clone() };
+        let dfs = Dfs::mount(container.clone(), at_snapshot).await?;
+        let root = Shown::new(dfs, container, None);
+        root.reload().await?;
+        Ok(Namespace::new(Containers::new(engine.client(), options, root)))
+    });
+    mounted
+        .map(Arc::new)
         .map_err(|source| Error::Filesystem { container: settings.container.clone(), source })
 }
 
-fn mount(settings: &Settings, dfs: Arc<Dfs>) -> Result<Mounted<Dfs>, Error> {
+fn mount(settings: &Settings, namespace: Arc<Namespace>) -> Result<Mounted<Namespace>, Error> {
     let config = FuseConfig {
         mountpoint: settings.mountpoint.clone(),
         source: mountpoint::source_name(&settings.store),
         threads: settings.threads,
         requests_max: REQUESTS_MAX,
-        read_only: settings.read_only,
+        read_only: settings.read_only || settings.snap.is_some(),
         flags: settings.flags,
         caching: settings.caching,
     };
-    Mounted::new(dfs, &config)
+    Mounted::new(namespace, &config)
         .map_err(|source| Error::Mount { at: settings.mountpoint.clone(), source })
 }
 
 fn greeting(settings: &Settings, log: &Path) -> String {
+    let snap = settings.snap.as_ref().map(|name| format!(", snapshot {name}")).unwrap_or_default();
     let log = match settings.foreground {
         true => String::new(),
         false => format!(", log {}", log.display()),
     };
     format!(
-        "{} is mounted at {} (pool {}, container {}, process {}{log})",
+        "{} is mounted at {} (pool {}, container {}{snap}, process {}{log})",
         settings.store.display(),
         settings.mountpoint.display(),
         settings.pool,
@@ -177,7 +200,11 @@ fn greeting(settings: &Settings, log: &Path) -> String {
 }
 
 /// Starts the session's thread and the one that waits for signals.
-fn watch(mounted: Mounted<Dfs>, signals: Signals, events: &Sender<Event>) -> Result<(), Error> {
+fn watch(
+    mounted: Mounted<Namespace>,
+    signals: Signals,
+    events: &Sender<Event>,
+) -> Result<(), Error> {
     let thread = |name: &str| std::thread::Builder::new().name(name.into());
     let ended = events.clone();
     thread("session")
@@ -229,8 +256,8 @@ fn await_end(events: &Receiver<Event>) {
     }
 }
 
-fn stop(dfs: &Dfs, engine: &Engine) -> Result<(), Error> {
-    if let Err(e) = block_on(dfs.unmount()) {
+fn stop(namespace: &Namespace, engine: &Engine) -> Result<(), Error> {
+    if let Err(e) = block_on(namespace.containers.unmount()) {
         tracing::error!("unmounting the filesystem: {e}");
     }
     engine.stop()?;

@@ -4,6 +4,7 @@
 //! Any rule of a filesystem: `dfs`. Any storage: `daos-server` and below.
 
 pub mod background;
+pub mod containers;
 mod control;
 pub mod daemon;
 pub mod error;
@@ -11,6 +12,7 @@ pub mod exec;
 pub mod fuse;
 pub mod log;
 pub mod mountpoint;
+pub mod namespace;
 pub mod null;
 pub mod ops;
 pub mod options;

@@ -412,7 +412,7 @@ impl Filesystem for Null {
         Ok(list)
     }
 
-    async fn statfs(&self) -> Result<Space> {
+    async fn statfs(&self, _: Ino) -> Result<Space> {
         let bytes = 1 << 40;
         Ok(Space {
             capacity: bytes,

@@ -124,7 +124,8 @@ operations! {
     fsync(ino: Ino, data_only: bool) -> ();
     /// At most `entries_max` entries after the one with cookie `after` (0: from the start); none at the end.
     readdir(ino: Ino, after: u64, entries_max: usize, with_attributes: bool) -> Vec<DirEntry>;
-    statfs() -> Space;
+    /// Of the container that `ino` is in.
+    statfs(ino: Ino) -> Space;
     /// `kill_sgid`: the set-gid bit goes with this change of an ACL.
     setxattr(ino: Ino, name: &[u8], value: &[u8], set: XattrSet, kill_sgid: bool) -> ();
     getxattr(ino: Ino, name: &[u8]) -> Bytes;

@@ -24,12 +24,13 @@ Examples:
   dfuse --embedded ~/store /mnt/daos mypool data another pool and container of it
   dfuse --embedded /dev/vdb /mnt/daos --size 1T  a store on a block device
   dfuse --embedded ~/store /mnt/daos --read-only
+  dfuse --embedded ~/store /mnt/old --snap monday (made with: daos container create-snap default home --snap monday)
   mount -t fuse.dfuse /srv/store /mnt/daos -o size=200G,sync=always
   /srv/store /mnt/daos fuse.dfuse pool=default,container=home,_netdev,nofail 0 0    (in /etc/fstab)
   fusermount3 -u /mnt/daos                       stop it (as do umount, SIGTERM and Ctrl-C)
   daos fs query /mnt/daos                        look inside
 
-Options of -o: ro, rw, size=, sync=always|posix, sync (= sync=always), pool=, container=, memory=, cache=,
+Options of -o: ro, rw, size=, sync=always|posix, sync (= sync=always), pool=, container=, snap=, memory=, cache=,
 threads=, disable_caching, single_user, multi_user, allow_other, default_permissions, suid, nosuid, dev, nodev,
 exec, noexec, noatime, dirsync, and the ones that only mount(8) and systemd read (auto, user, _netdev, nofail, x-*, ...).";
 
@@ -83,9 +84,21 @@ pub struct CommandLine {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     thread_count: Option<u16>,
 
-    /// Let the kernel cache nothing: no names, no attributes, no data
+    /// Let the kernel cache nothing: no names, no attributes, no data, whatever the container's attributes say
     #[arg(long)]
     disable_caching: bool,
+
+    /// Let the kernel cache what the container's attributes say, everything if they say nothing [the default]
+    #[arg(long, conflicts_with = "disable_caching")]
+    enable_caching: bool,
+
+    /// Mount a snapshot of the container, read-only
+    #[arg(long, value_name = "NAME", conflicts_with = "snap_epoch")]
+    snap: Option<String>,
+
+    /// Mount the snapshot of this epoch, read-only
+    #[arg(long, value_name = "EPOCH")]
+    snap_epoch: Option<u64>,
 
     /// Memory for metadata of the store
     #[arg(long, value_name = "SIZE")]
@@ -138,6 +151,8 @@ pub struct Settings {
     pub mountpoint: PathBuf,
     pub pool: String,
     pub container: String,
+    /// A snapshot of it, by name or epoch.
+    pub snap: Option<String>,
     pub size: Option<u64>,
     pub sync: Sync,
     pub read_only: bool,
@@ -161,6 +176,7 @@ impl CommandLine {
             mountpoint,
             pool,
             container,
+            snap: self.snap.or(self.snap_epoch.map(|epoch| epoch.to_string())).or(asked.snap),
             size: self.size.or(asked.size).map(|s| s.0),
             sync: self.sync.or(asked.sync).unwrap_or(Sync::Posix),
             read_only: self.read_only || asked.read_only,
@@ -168,7 +184,7 @@ impl CommandLine {
             threads: (self.thread_count.map(usize::from))
                 .or(asked.threads)
                 .unwrap_or(cores.clamp(2, THREADS_MAX_DEFAULT)),
-            caching: !(self.disable_caching || asked.disable_caching),
+            caching: !(self.disable_caching || asked.disable_caching && !self.enable_caching),
             memory: self.memory.or(asked.memory).map(|s| s.0),
             cache: self.cache.or(asked.cache).map(|s| s.0),
             flags: MountFlags {
@@ -242,6 +258,7 @@ struct MountOptions {
     sync: Option<Sync>,
     pool: Option<String>,
     container: Option<String>,
+    snap: Option<String>,
     memory: Option<ByteSize>,
     cache: Option<ByteSize>,
     threads: Option<usize>,
@@ -277,6 +294,7 @@ impl MountOptions {
             "memory" => self.memory = size()?,
             "cache" => self.cache = size()?,
             "pool" => self.pool = Some(value.into()),
+            "snap" => self.snap = Some(value.into()),
             "container" | "cont" => self.container = Some(value.into()),
             "threads" | "thread_count" => match value.parse() {
                 Ok(n @ 1..=256) => self.threads = Some(n),

@@ -126,7 +126,7 @@ impl Filesystem for Dfs {
             Dfs::readdir(self, ino, after, entries_max).await
         }
     }
-    async fn statfs(&self) -> Result<Space> {
+    async fn statfs(&self, _: Ino) -> Result<Space> {
         Dfs::statfs(self).await
     }
     async fn setxattr(

@@ -3,121 +3,12 @@
 mod support;
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daos_server::mounts;
-
-const DFUSE: &str = env!("CARGO_BIN_EXE_dfuse");
-const SIZE: &str = "1G";
-
-/// A store and a mountpoint. Whatever was mounted and started is gone at the end.
-struct Site {
-    dir: tempfile::TempDir,
-}
-
-struct Daemon {
-    pid: u32,
-}
-
-impl Site {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("mnt")).unwrap();
-        Self { dir }
-    }
-
-    fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
-    }
-
-    fn mnt(&self) -> PathBuf {
-        self.dir.path().join("mnt")
-    }
-
-    fn dfuse(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(DFUSE);
-        command
-            .arg("--embedded")
-            .arg(self.store())
-            .arg(self.mnt())
-            .args(["--size", SIZE])
-            .args(args);
-        command.output().unwrap()
-    }
-
-    fn start(&self) -> Daemon {
-        self.start_with(&[])
-    }
-
-    fn start_with(&self, args: &[&str]) -> Daemon {
-        let output = self.dfuse(args);
-        assert!(output.status.success(), "{}", text(&output));
-        let said = String::from_utf8(output.stdout).unwrap();
-        let pid = said.split("process ").nth(1).and_then(|rest| rest.split([',', ')']).next());
-        Daemon { pid: pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{said}")) }
-    }
-
-    fn is_mounted(&self) -> bool {
-        mounts::at(&self.mnt()).is_some_and(|m| m.is_dfuse())
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        while self.is_mounted() {
-            let status = Command::new("umount").arg("-l").arg(self.mnt()).status();
-            if !status.is_ok_and(|s| s.success()) {
-                break;
-            }
-        }
-        // The store's directory goes with us; its daemon must not be in it any more.
-        let until = Instant::now() + Duration::from_secs(10);
-        while holder(&self.store()).is_some_and(alive) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if let Some(pid) = holder(&self.store()).filter(|pid| alive(*pid)) {
-            kill(pid, "KILL");
-        }
-    }
-}
-
-impl Daemon {
-    /// Fails if it does not end by itself.
-    fn wait(&self) {
-        let until = Instant::now() + Duration::from_secs(20);
-        while alive(self.pid) {
-            assert!(Instant::now() < until, "process {} does not end", self.pid);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-fn holder(store: &Path) -> Option<u32> {
-    fs::read_to_string(store.join("lock")).ok()?.lines().next()?.parse().ok()
-}
-
-/// A zombie is dead: nobody in the test's container may reap the daemon's orphan.
-fn alive(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-    state.is_some_and(|state| state != 'Z')
-}
-
-fn kill(pid: u32, signal: &str) {
-    Command::new("kill").args(["-s", signal, &pid.to_string()]).status().unwrap();
-}
-
-fn text(output: &Output) -> String {
-    let (out, err) = (&output.stdout, &output.stderr);
-    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
-}
-
-fn unmount(command: &str, args: &[&str], site: &Site) {
-    let output = Command::new(command).args(args).arg(site.mnt()).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-}
+use support::site::{DFUSE, Daemon, SIZE, Site, holder, kill, text, unmount};
 
 /// A file written before a `stop` is there after the next start.
 fn survives(stop: impl Fn(&Site, &Daemon)) {

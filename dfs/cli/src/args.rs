@@ -78,8 +78,40 @@ pub enum Pool {
 
 #[derive(Subcommand, Debug)]
 pub enum Container {
-    /// Make a container
-    Create(Names),
+    /// Make a container, and with --path a directory that shows it
+    #[command(after_help = CREATE)]
+    Create {
+        /// [POOL] CONTAINER; with --path neither is needed, and one that is a pool's name is the pool
+        #[arg(value_name = "[POOL] CONTAINER", num_args = 0..=2, required_unless_present = "path")]
+        names: Vec<String>,
+        /// The directory to make, in a mount or on another filesystem that takes user xattrs
+        #[arg(long, value_name = "DIR")]
+        path: Option<PathBuf>,
+        /// What the container holds
+        #[arg(short, long, value_name = "TYPE", default_value = "POSIX", ignore_case = true, value_parser = ["POSIX"])]
+        r#type: String,
+        /// Properties: quota:BYTES,INODES
+        #[arg(long, value_name = "NAME:VALUE[,...]", alias = "props")]
+        properties: Option<String>,
+        /// Attributes, as for set-attr
+        #[arg(long, value_name = "NAME:VALUE[,...]")]
+        attrs: Option<String>,
+        /// Permissions of the directory that is made, in octal
+        #[arg(long, value_name = "MODE", default_value = "755", value_parser = octal)]
+        mode: u32,
+    },
+    /// Make a directory that shows a container which is there
+    Link {
+        /// The container's label or UUID, after its pool's if that is not `default`
+        #[arg(value_name = "[POOL] CONTAINER", required = true, num_args = 1..=2)]
+        names: Vec<String>,
+        /// The directory to make
+        #[arg(long, value_name = "DIR")]
+        path: PathBuf,
+        /// Its permissions, in octal
+        #[arg(long, value_name = "MODE", default_value = "755", value_parser = octal)]
+        mode: u32,
+    },
     /// List a pool's containers
     #[command(visible_alias = "ls")]
     List {
@@ -89,7 +121,7 @@ pub enum Container {
     },
     /// Show a container
     Query(Names),
-    /// Destroy a container and everything in it
+    /// Destroy a container and everything in it; with --path, the directory that shows it too
     Destroy(Names),
     /// Show attributes, all of them or some by name
     #[command(visible_alias = "get-attribute")]
@@ -177,6 +209,17 @@ pub enum Container {
     },
 }
 
+const CREATE: &str = "\
+Examples:
+  daos container create scratch                          in pool default
+  daos container create --path /mnt/daos/data            shown in a mount at once, under a label of its own
+  daos container create mypool data --path /home/me/data --attrs dfuse-data-cache:otoc";
+
+fn octal(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
+    mode.ok_or_else(|| format!("'{text}' is not a mode; write for example 755"))
+}
+
 const ATTRIBUTES: &str = "\
 Attributes for mounts. One that is not set leaves what it is about as the mount has it; setting one does not change the others:
   dfuse-attr-time           how long the kernel may keep an inode's attributes: seconds, or 30s, 5m, 1h, 1d
@@ -220,8 +263,9 @@ impl Container {
     pub fn path(&self) -> Option<&PathBuf> {
         let which = match self {
             Self::List { .. } => return None,
-            Self::Create(names)
-            | Self::Query(names)
+            Self::Create { path, .. } => return path.as_ref(),
+            Self::Link { path, .. } => return Some(path),
+            Self::Query(names)
             | Self::Destroy(names)
             | Self::ListSnap(names)
             | Self::ListAttrs { names, .. }
@@ -314,9 +358,8 @@ mod tests {
     #[test]
     fn one_name_is_a_container_of_the_default_pool() {
         let names = |line| match parse(line) {
-            Command::Container(Container::Create(names) | Container::Destroy(names)) => {
-                split(&names.names)
-            }
+            Command::Container(Container::Destroy(names)) => split(&names.names),
+            Command::Container(Container::Create { names, .. }) => split(&names),
             other => panic!("{other:?}"),
         };
         assert_eq!(names("daos cont create c"), ("default".into(), "c".into()));

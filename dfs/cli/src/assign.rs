@@ -47,7 +47,7 @@ pub fn names_and_list(
 }
 
 /// `NAME:VALUE,...`; a comma in a value is one if what follows has no name of its own.
-fn parse(text: &str) -> Result<Vec<(String, String)>> {
+pub fn parse(text: &str) -> Result<Vec<(String, String)>> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for part in text.split(',') {
         match (part.split_once([':', '=']), pairs.last_mut()) {

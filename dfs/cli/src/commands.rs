@@ -2,10 +2,12 @@
 
 use daos_server::control::{Answer, Ask, Failure, FailureKind};
 use daos_types::ByteSize;
+use dfs::uns::EntryPoint;
 use serde_json::{Value, json};
 
 use crate::args::{Command, Container, Filesystem, Names, Pool, Which, split};
 use crate::assign::{self, Props};
+use crate::entry;
 use crate::output::{Answered, Text};
 use crate::status;
 use crate::store::Store;
@@ -62,10 +64,27 @@ pub fn run(command: Command, store: &mut Store) -> Result<Answered> {
 
 fn about_container(command: Container, store: &mut Store) -> Result<Answered> {
     match command {
-        Container::Create(names) => {
-            let (pool, label) = split(&names.names);
-            let created = store.ask(Ask::ContainerCreate { pool, label })?;
-            container("made", created)
+        Container::Create { names, path, properties, attrs, mode, .. } => {
+            let props = properties.as_deref().map(assign::parse).transpose().map_err(usage)?;
+            let attributes = attrs.as_deref().map(assign::parse).transpose().map_err(usage)?;
+            let new = New {
+                names: new_names(store, names)?,
+                props: Props::parse(props.unwrap_or_default()).map_err(usage)?,
+                attributes: assign::attributes(attributes.unwrap_or_default()).map_err(usage)?,
+            };
+            create(store, new, path.as_deref(), mode)
+        }
+        Container::Link { names, path, mode } => {
+            let (pool, container) = split(&names);
+            let found = match store.ask(Ask::ContainerQuery { pool: pool.clone(), container })? {
+                Answer::Container(found) => found,
+                other => return Err(unexpected(&other)),
+            };
+            let shown = path.display();
+            let done = format!("{shown} shows container '{}' of pool '{pool}'", found.entry.label);
+            let point = entry_point_of(store, &pool, &found)?;
+            entry::link(store, &path, &point, mode)?;
+            Ok(good(Text::line(done), json_of(&found)?))
         }
         Container::List { pool } => container_list(store, pool),
         Container::Query(names) => {
@@ -75,8 +94,13 @@ fn about_container(command: Container, store: &mut Store) -> Result<Answered> {
         }
         Container::Destroy(names) => {
             let (pool, name) = named(&names)?;
+            let directory = names.which.path.as_deref().map(entry::removable).transpose()?;
             let done = Text::line(format!("container '{name}' of pool '{pool}' is destroyed"));
             store.ask(Ask::ContainerDestroy { pool, container: name })?;
+            // The container first: what is left when this is cut short says that it is gone and can be removed.
+            if let Some(directory) = directory {
+                entry::remove(&directory)?;
+            }
             Ok(good(done, Value::Null))
         }
         Container::GetAttr { which, words } => {
@@ -133,6 +157,93 @@ fn about_container(command: Container, store: &mut Store) -> Result<Answered> {
     }
 }
 
+/// A container to be made.
+struct New {
+    names: (String, String),
+    props: Props,
+    attributes: std::collections::BTreeMap<String, Option<String>>,
+}
+
+/// Pool and label of a new container. Without a label it gets one; one name is the pool's, if there is a pool of that name and
+/// the command line could do without a label (clap has seen to that).
+fn new_names(store: &mut Store, names: Vec<String>) -> Result<(String, String)> {
+    let own_label = || format!("container-{}", uuid::Uuid::new_v4());
+    match names.as_slice() {
+        [] => Ok((crate::args::POOL_DEFAULT.into(), own_label())),
+        [one] => match store.ask(Ask::PoolQuery { pool: one.clone() }) {
+            Ok(_) => Ok((one.clone(), own_label())),
+            Err(_) => Ok(split(&names)),
+        },
+        _ => Ok(split(&names)),
+    }
+}
+
+fn create(
+    store: &mut Store,
+    new: New,
+    path: Option<&std::path::Path>,
+    mode: u32,
+) -> Result<Answered> {
+    if let Some(path) = path {
+        entry::check_new(path)?;
+    }
+    let (pool, label) = new.names;
+    let made = match store.ask(Ask::ContainerCreate { pool: pool.clone(), label })? {
+        Answer::Container(made) => made,
+        other => return Err(unexpected(&other)),
+    };
+    let container = made.entry.uuid.to_string();
+    let finished = finish(store, (&pool, &made), (new.props, new.attributes), path, mode);
+    if let Err(failure) = finished {
+        // Nothing half made stays behind.
+        store.ask(Ask::ContainerDestroy { pool, container })?;
+        return Err(failure);
+    }
+    let found = store.ask(Ask::ContainerQuery { pool, container })?;
+    self::container("made", found)
+}
+
+fn finish(
+    store: &mut Store,
+    (pool, made): (&str, &daos_server::control::ContainerDetails),
+    (props, attributes): (Props, std::collections::BTreeMap<String, Option<String>>),
+    path: Option<&std::path::Path>,
+    mode: u32,
+) -> Result<()> {
+    let (pool, container) = (pool.to_owned(), made.entry.uuid.to_string());
+    let Props { label, quota } = props;
+    if label.is_some() || quota.is_some() {
+        let (pool, container) = (pool.clone(), container.clone());
+        store.ask(Ask::ContainerSetProps { pool, container, label, quota })?;
+    }
+    if !attributes.is_empty() {
+        let (pool, container) = (pool.clone(), container.clone());
+        store.ask(Ask::ContainerSetAttributes { pool, container, attributes })?;
+    }
+    match path {
+        None => Ok(()),
+        Some(path) => {
+            let point = entry_point_of(store, &pool, made)?;
+            entry::link(store, path, &point, mode)
+        }
+    }
+}
+
+/// By UUIDs, which never change.
+fn entry_point_of(
+    store: &mut Store,
+    pool: &str,
+    container: &daos_server::control::ContainerDetails,
+) -> Result<EntryPoint> {
+    match store.ask(Ask::PoolQuery { pool: pool.to_owned() })? {
+        Answer::Pool(pool) => Ok(EntryPoint {
+            pool: pool.uuid.to_string(),
+            container: container.entry.uuid.to_string(),
+        }),
+        other => Err(unexpected(&other)),
+    }
+}
+
 fn usage(message: String) -> Failure {
     Failure::new(FailureKind::Invalid, message)
 }
@@ -145,7 +256,7 @@ fn named(names: &Names) -> Result<(String, String)> {
 fn which_one(which: &Which, names: &[String]) -> Result<(String, String)> {
     match &which.path {
         None => Ok(split(names)),
-        Some(path) => crate::entry::container_at(path),
+        Some(path) => entry::container_at(path),
     }
 }
 

@@ -63,12 +63,17 @@ fn run(line: CommandLine) -> Result<u8, Failure> {
 
 fn execute(line: CommandLine) -> Result<Answered, Failure> {
     let path = match &line.command {
-        Command::Filesystem(filesystem) => filesystem.path().or(line.global.embedded.as_ref()),
-        Command::Container(container) => container.path().or(line.global.embedded.as_ref()),
-        Command::Pool(_) => line.global.embedded.as_ref(),
+        Command::Filesystem(filesystem) => {
+            filesystem.path().or(line.global.embedded.as_ref()).cloned()
+        }
+        Command::Container(container) => match container.path() {
+            Some(path) => store::store_by_path(path, line.global.embedded.as_ref()),
+            None => line.global.embedded.clone(),
+        },
+        Command::Pool(_) => line.global.embedded.clone(),
     };
     let _progress = Progress::start(commands::doing(&line.command).into());
-    let mut store = Store::open(path.map(AsRef::as_ref), commands::reads_only(&line.command))?;
+    let mut store = Store::open(path.as_deref(), commands::reads_only(&line.command))?;
     let answered = commands::run(line.command, &mut store);
     // A change is told as done when the store is closed soundly.
     let closed = store.close();

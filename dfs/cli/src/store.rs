@@ -30,6 +30,12 @@ impl Store {
         Ok(Self { door, path })
     }
 
+    /// Is this the store at `path`?
+    pub fn is_at(&self, path: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        real(&self.path) == real(path)
+    }
+
     pub fn ask(&mut self, ask: Ask) -> Result<Answer, Failure> {
         self.door.ask(ask)
     }
@@ -162,6 +168,13 @@ fn store_of(path: &Path) -> Result<PathBuf, Failure> {
         Ok(_) => Ok(path.to_path_buf()),
         Err(e) => Err(Failure::new(FailureKind::NotFound, format!("{shown}: {e}"))),
     }
+}
+
+/// The store of a command that names its container by a path: the one that is mounted there; else the named or mounted one.
+pub fn store_by_path(path: &Path, named: Option<&PathBuf>) -> Option<PathBuf> {
+    let near = path.ancestors().find(|a| !a.as_os_str().is_empty() && a.exists());
+    let mount = mounts::containing(near.unwrap_or(Path::new("."))).filter(mounts::Mount::is_dfuse);
+    named.cloned().or_else(|| mount.map(|mount| mount.source))
 }
 
 fn only_mounted() -> Result<PathBuf, Failure> {

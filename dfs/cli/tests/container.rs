@@ -126,3 +126,67 @@ fn snapshots_are_made_listed_and_destroyed() {
         assert_eq!(bad("cont destroy-snap home", dir).0, 2);
     });
 }
+
+/// Whether files in `dir` may have user xattrs.
+fn takes_xattrs(dir: &Path) -> bool {
+    let flags = rustix::fs::XattrFlags::empty();
+    let takes = rustix::fs::setxattr(dir, "user.test", b"x", flags).is_ok();
+    if !takes {
+        eprintln!("Skipped({} takes no user xattrs)", dir.display());
+    }
+    takes
+}
+
+#[test]
+fn a_directory_of_another_filesystem_stands_for_a_container() {
+    both_ways(|dir| {
+        let place = tempfile::tempdir().unwrap();
+        if !takes_xattrs(place.path()) {
+            return;
+        }
+        let path = |name: &str| place.path().join(name);
+        let shown = |name: &str| path(name).display().to_string();
+        let data = shown("data");
+        let made = good(&format!("cont create default data --path {data} --type posix"), dir);
+        let mut text = [0; 200];
+        let len = rustix::fs::getxattr(path("data"), "user.daos", &mut text).unwrap();
+        let (pool, uuid) = (good("pool query", dir), made["uuid"].as_str().unwrap());
+        let expected = format!("DAOS.POSIX://{}/{uuid}", pool["uuid"].as_str().unwrap());
+        assert_eq!(std::str::from_utf8(&text[..len]).unwrap(), expected);
+        std::fs::create_dir(path("data/below")).unwrap();
+        for at in [data.clone(), shown("data/below")] {
+            assert_eq!(good(&format!("cont query --path {at}"), dir)["label"], "data");
+        }
+        good(&format!("cont set-attr --path {data} dfuse-attr-time:1"), dir);
+        good(&format!("cont set-prop --path {data} quota:1G,10"), dir);
+        good(&format!("cont create-snap --path {data} --snap s"), dir);
+        assert_eq!(good("cont list-attrs data", dir), value!(["dfuse-attr-time"]));
+        // What is in the way is refused before anything is made.
+        assert_eq!(bad(&format!("cont create other --path {data}"), dir).0, 4);
+        assert_eq!(bad("cont query other", dir).0, 3);
+        assert_eq!(bad(&format!("cont create other --path {}", shown("a/b")), dir).0, 3);
+        let below = bad(&format!("cont destroy --path {}", shown("data/below")), dir);
+        assert!(below.2.contains("shows none itself"), "{}", below.2);
+        std::fs::remove_dir(path("data/below")).unwrap();
+        good(&format!("cont destroy --path {data}"), dir);
+        assert!(!path("data").exists());
+        assert_eq!(bad("cont query data", dir).0, 3);
+        // A label of its own, made with everything at once; a pool's name alone is the pool.
+        let auto = shown("auto");
+        let line =
+            format!("cont create default --path {auto} --properties quota:1G,10 --attrs a:b");
+        assert_eq!(good(&line, dir)["quota"], value!({"bytes": 1 << 30, "inodes": 10}));
+        assert_eq!(good(&format!("cont get-attr --path {auto}"), dir), value!({"a": "b"}));
+        let bad_attrs = format!("cont create x --path {} --attrs dfuse-attr-time:x", shown("x"));
+        bad(&bad_attrs, dir);
+        assert!(!path("x").exists());
+        // Another directory for a container that is there.
+        good(&format!("cont link home --path {}", shown("home")), dir);
+        assert_eq!(good(&format!("cont query --path {}", shown("home")), dir)["label"], "home");
+        assert!(
+            bad(&format!("cont query --path {}", place.path().display()), dir)
+                .2
+                .contains("in no container")
+        );
+    });
+}

@@ -91,7 +91,9 @@ impl<F: Filesystem> View<F> {
         let caching = self.caching_of(ino);
         match caching.data {
             DataCaching::Not if !caching.direct_io_disable => FopenFlags::FOPEN_DIRECT_IO,
-            DataCaching::Kept if opened.keep_cache => FopenFlags::FOPEN_KEEP_CACHE,
+            DataCaching::Kept | DataCaching::For(_) if opened.keep_cache => {
+                FopenFlags::FOPEN_KEEP_CACHE
+            }
             _ => FopenFlags::empty(),
         }
     }
@@ -584,11 +586,11 @@ impl<F: Filesystem> fuser::Filesystem for Adapter<F> {
         self.empty(reply, async move { fs.fsync(ino, datasync).await });
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
         self.requests.count(17); // STATFS
-        let fs = self.fs();
+        let (fs, ino) = (self.fs(), self.ino(ino));
         self.executor.spawn(async move {
-            match fs.statfs().await {
+            match fs.statfs(ino).await {
                 Ok(s) => {
                     let unit = u64::from(s.block_bytes.max(1));
                     reply.statfs(

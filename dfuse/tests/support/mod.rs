@@ -1,6 +1,8 @@
 //! Mounts for tests: a real FUSE mount in a temporary directory, gone again whatever the test does.
 #![allow(dead_code)]
 
+pub mod site;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -1,0 +1,357 @@
+//! What a mount shows: a container, and where a directory of it is an entry point, another container in its place. Each call
+//! goes to the container that its inode is in.
+//!
+//! # Invariants
+//! 1. A name leads to an entry point's own directory only if what it stands for cannot be shown. Nothing can be found or made in
+//!    that directory then, but it can be removed.
+//! 2. Nothing is in two containers: rename and link between them are EXDEV.
+//! 3. An entry point whose container has something in it is not removed as an empty directory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use dfs::uns::{self, Broken, EntryPoint};
+use dfs::{
+    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Seek,
+    SetAttr, Space, XattrSet,
+};
+
+use crate::containers::{Containers, Shown};
+use crate::ops::{Caching, CopyRange, Filesystem, Write};
+
+/// Of a directory, the cookie of `..`: what comes after it is in it.
+const PARENT_COOKIE: u64 = 2;
+
+pub struct Namespace {
+    pub containers: Containers,
+    /// Entry points that show nothing.
+    broken: RwLock<HashMap<Ino, Broken>>,
+}
+
+impl Namespace {
+    pub fn new(containers: Containers) -> Self {
+        Self { containers, broken: RwLock::default() }
+    }
+
+    async fn at(&self, ino: Ino) -> Result<Arc<Shown>> {
+        self.containers.of(ino).await
+    }
+
+    /// As `at`, of a directory in which something is looked for or changed.
+    async fn inside(&self, directory: Ino) -> Result<Arc<Shown>> {
+        match self.broken(directory) {
+            Some(why) => Err(Error::EntryPoint(why)),
+            None => self.at(directory).await,
+        }
+    }
+
+    fn broken(&self, ino: Ino) -> Option<Broken> {
+        self.broken.read().unwrap_or_else(PoisonError::into_inner).get(&ino).copied()
+    }
+
+    fn set_broken(&self, ino: Ino, why: Option<Broken>) {
+        if why == self.broken(ino) {
+            return;
+        }
+        let mut broken = self.broken.write().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(broken.insert(ino, why)),
+            None => drop(broken.remove(&ino)),
+        }
+    }
+
+    /// What `found`, in `parent`, shows: itself, if it is no entry point or a broken one.
+    async fn cross(&self, shown: &Shown, parent: Ino, found: Attr) -> Result<Attr> {
+        if found.kind != Kind::Directory {
+            return Ok(found);
+        }
+        let Some(text) = shown.dfs.entry_point(found.ino).await? else { return Ok(found) };
+        match self.containers.behind(&text, shown, parent).await {
+            Ok(behind) => {
+                self.set_broken(found.ino, None);
+                behind.dfs.getattr(behind.dfs.root()).await
+            }
+            Err(Error::EntryPoint(why)) => {
+                self.set_broken(found.ino, Some(why));
+                Ok(found)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses to take away a name by which something would be lost.
+    async fn check_removal(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        let shown = self.inside(parent).await?;
+        let Some((_, text)) = shown.dfs.entry_point_at(parent, name).await? else { return Ok(()) };
+        match self.containers.behind(&text, &shown, parent).await {
+            Ok(behind) => {
+                let inside = behind.dfs.readdir(behind.dfs.root(), PARENT_COOKIE, 1).await?;
+                if inside.is_empty() { Ok(()) } else { Err(Error::NotEmpty) }
+            }
+            Err(Error::EntryPoint(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_root(&self, ino: Ino) -> bool {
+        ino == Ino::root(ino.container())
+    }
+
+    /// Makes an entry point for a container, which gets a filesystem if it has none.
+    pub async fn link(
+        &self,
+        (parent, name): (Ino, &[u8]),
+        mode: u32,
+        caller: Caller,
+        point: &EntryPoint,
+    ) -> Result<()> {
+        let shown = self.inside(parent).await?;
+        let container = self.containers.find(point).await?;
+        let owner = (caller.uid, caller.gid);
+        self.containers.open(container, Some(parent), owner).await?;
+        let made = shown.dfs.mkdir(parent, name, mode, caller).await?.attr.ino;
+        let text = point.to_string();
+        let (xattr, text) = (uns::XATTR.as_bytes(), text.as_bytes());
+        let set = shown.dfs.setxattr(made, xattr, text, XattrSet::Any, false).await;
+        shown.dfs.forget(made, 1);
+        if set.is_err() {
+            shown.dfs.rmdir(parent, name).await?;
+        }
+        set
+    }
+}
+
+fn together(a: Ino, b: Ino) -> Result<()> {
+    if a.container() == b.container() { Ok(()) } else { Err(Error::CrossContainer) }
+}
+
+impl Filesystem for Namespace {
+    fn root(&self) -> Ino {
+        self.containers.root().dfs.root()
+    }
+    fn caching(&self, ino: Ino) -> Caching {
+        if self.broken(ino).is_some() {
+            return Caching::NONE;
+        }
+        self.containers.get(ino.container()).map_or(Caching::NONE, |shown| shown.caching())
+    }
+    fn remember(&self, ino: Ino) {
+        if let Some(shown) = self.containers.get(ino.container()) {
+            shown.dfs.remember(ino, 1);
+        }
+    }
+    fn forget(&self, ino: Ino, lookups: u64) {
+        if let Some(shown) = self.containers.get(ino.container()) {
+            shown.dfs.forget(ino, lookups);
+        }
+        self.set_broken(ino, None);
+    }
+    async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
+        if name == b".." && self.is_root(parent) && parent != Filesystem::root(self) {
+            let above = self.at(parent).await?.above.ok_or(Error::Stale)?;
+            return self.at(above).await?.dfs.lookup(above, b".").await;
+        }
+        let shown = match name {
+            b"." | b".." => self.at(parent).await?,
+            _ => self.inside(parent).await?,
+        };
+        let entry = shown.dfs.lookup(parent, name).await?;
+        if name == b"." || name == b".." {
+            return Ok(entry);
+        }
+        match self.cross(&shown, parent, entry.attr).await {
+            Ok(attr) if attr.ino == entry.attr.ino => Ok(entry),
+            Ok(attr) => {
+                self.remember(attr.ino);
+                shown.dfs.forget(entry.attr.ino, 1);
+                Ok(Entry { attr })
+            }
+            Err(error) => {
+                shown.dfs.forget(entry.attr.ino, 1);
+                Err(error)
+            }
+        }
+    }
+    async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        self.at(ino).await?.dfs.getattr(ino).await
+    }
+    async fn setattr(&self, ino: Ino, changes: SetAttr) -> Result<Attr> {
+        self.at(ino).await?.dfs.setattr(ino, changes).await
+    }
+    async fn readlink(&self, ino: Ino) -> Result<Bytes> {
+        self.at(ino).await?.dfs.readlink(ino).await
+    }
+    async fn mknod(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        rdev: u32,
+        caller: Caller,
+    ) -> Result<Entry> {
+        self.inside(parent).await?.dfs.mknod(parent, name, mode, rdev, caller).await
+    }
+    async fn mkdir(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Entry> {
+        self.inside(parent).await?.dfs.mkdir(parent, name, mode, caller).await
+    }
+    async fn symlink(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        target: &[u8],
+        caller: Caller,
+    ) -> Result<Entry> {
+        self.inside(parent).await?.dfs.symlink(parent, name, target, caller).await
+    }
+    async fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry> {
+        together(ino, parent)?;
+        self.inside(parent).await?.dfs.link(ino, parent, name).await
+    }
+    async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.inside(parent).await?.dfs.unlink(parent, name).await
+    }
+    async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.check_removal(parent, name).await?;
+        self.inside(parent).await?.dfs.rmdir(parent, name).await
+    }
+    async fn rename(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        to_parent: Ino,
+        to_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        together(parent, to_parent)?;
+        let shown = self.inside(parent).await?;
+        if !flags.exchange && !flags.no_replace {
+            self.check_removal(to_parent, to_name).await?;
+        }
+        shown.dfs.rename(parent, name, to_parent, to_name, flags).await
+    }
+    async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {
+        let shown = self.at(ino).await?;
+        let mut opened = shown.dfs.open(ino, flags).await?;
+        opened.keep_cache &= shown.opened(ino);
+        Ok(opened)
+    }
+    async fn create(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        mode: u32,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Entry, Opened)> {
+        let shown = self.inside(parent).await?;
+        let (entry, mut opened) = shown.dfs.create(parent, name, mode, flags, caller).await?;
+        opened.keep_cache &= shown.opened(entry.attr.ino);
+        Ok((entry, opened))
+    }
+    async fn tmpfile(
+        &self,
+        parent: Ino,
+        mode: u32,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Entry, Opened)> {
+        let shown = self.inside(parent).await?;
+        let (entry, mut opened) = shown.dfs.tmpfile(parent, mode, flags, caller).await?;
+        opened.keep_cache &= shown.opened(entry.attr.ino);
+        Ok((entry, opened))
+    }
+    async fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
+        self.at(ino).await?.dfs.read(ino, handle, offset, len).await
+    }
+    async fn write(&self, write: Write) -> Result<usize> {
+        Filesystem::write(&*self.at(write.ino).await?.dfs, write).await
+    }
+    async fn release(&self, ino: Ino, handle: Handle) -> Result<()> {
+        let shown = self.at(ino).await?;
+        shown.closed(ino);
+        shown.dfs.release(ino, handle).await
+    }
+    async fn fsync(&self, ino: Ino, data_only: bool) -> Result<()> {
+        self.at(ino).await?.dfs.fsync(ino, data_only).await
+    }
+    async fn readdir(
+        &self,
+        ino: Ino,
+        after: u64,
+        entries_max: usize,
+        with_attributes: bool,
+    ) -> Result<Vec<DirEntry>> {
+        let shown = self.inside(ino).await?;
+        let listed = Filesystem::readdir(&*shown.dfs, ino, after, entries_max, with_attributes);
+        let mut entries = listed.await?;
+        for entry in &mut entries {
+            let Some(attr) = entry.attr else { continue };
+            // What cannot be shown now is looked up by whoever comes to it, and gets its error then.
+            entry.attr = self.cross(&shown, ino, attr).await.ok();
+            entry.ino = entry.attr.map_or(entry.ino, |attr| attr.ino);
+        }
+        Ok(entries)
+    }
+    async fn statfs(&self, ino: Ino) -> Result<Space> {
+        self.at(ino).await?.dfs.statfs().await
+    }
+    async fn setxattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        set: XattrSet,
+        kill_sgid: bool,
+    ) -> Result<()> {
+        let shown = self.at(ino).await?;
+        if name == uns::XATTR.as_bytes() {
+            if self.is_root(ino) {
+                return Err(Error::NotPermitted("the root of a container says which it is"));
+            }
+            let attr = shown.dfs.getattr(ino).await?;
+            if attr.kind == Kind::Directory {
+                EntryPoint::parse(value)
+                    .map_err(|_| Error::Invalid("write DAOS.POSIX://POOL/CONTAINER"))?;
+                if !shown.dfs.readdir(ino, PARENT_COOKIE, 1).await?.is_empty() {
+                    return Err(Error::NotEmpty);
+                }
+            }
+        }
+        shown.dfs.setxattr(ino, name, value, set, kill_sgid).await
+    }
+    async fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Bytes> {
+        let shown = self.at(ino).await?;
+        if self.is_root(ino) && name == uns::XATTR.as_bytes() {
+            return Ok(shown.text().into());
+        }
+        shown.dfs.getxattr(ino, name).await
+    }
+    async fn listxattr(&self, ino: Ino, caller: Caller) -> Result<Bytes> {
+        self.at(ino).await?.dfs.listxattr(ino, caller).await
+    }
+    async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        if self.is_root(ino) && name == uns::XATTR.as_bytes() {
+            return Err(Error::NotPermitted("the root of a container says which it is"));
+        }
+        self.at(ino).await?.dfs.removexattr(ino, name).await
+    }
+    async fn fallocate(
+        &self,
+        ino: Ino,
+        mode: i32,
+        offset: u64,
+        len: u64,
+        kill_priv: bool,
+    ) -> Result<()> {
+        self.at(ino).await?.dfs.fallocate(ino, mode, offset, len, kill_priv).await
+    }
+    async fn lseek(&self, ino: Ino, offset: u64, seek: Seek) -> Result<u64> {
+        self.at(ino).await?.dfs.lseek(ino, offset, seek).await
+    }
+    async fn copy_file_range(&self, range: CopyRange) -> Result<usize> {
+        together(range.from, range.to)?;
+        let shown = self.at(range.from).await?;
+        Filesystem::copy_file_range(&*shown.dfs, range).await
+    }
+}

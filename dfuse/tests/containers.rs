@@ -1,0 +1,326 @@
+//! What a mount shows beside the container that it was asked for, what the kernel keeps of it, and snapshots.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+use daos_server::control::{Answer, Ask, Failure, FailureKind};
+use daos_server::{Door, EngineConfig};
+use serde_json::json;
+use support::site::{Site, text, unmount};
+
+fn try_ask(site: &Site, ask: Ask) -> Result<Answer, Failure> {
+    Door::open(EngineConfig::new(site.store(), "a test")).unwrap().ask(ask)
+}
+
+fn ask(site: &Site, request: Ask) -> Answer {
+    try_ask(site, request).unwrap()
+}
+
+fn set(site: &Site, name: &str, value: Option<&str>) {
+    let attributes = BTreeMap::from([(name.to_owned(), value.map(str::to_owned))]);
+    let (pool, container) = ("default".into(), "home".into());
+    ask(site, Ask::ContainerSetAttributes { pool, container, attributes });
+}
+
+fn requests(site: &Site, kind: &str) -> u64 {
+    let query = Ask::Filesystem { verb: "query".into(), arguments: json!(null) };
+    match ask(site, query) {
+        Answer::Filesystem(found) => found["requests"][kind].as_u64().unwrap_or(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How many requests of a kind `work` makes.
+fn count(site: &Site, kind: &str, work: impl Fn()) -> u64 {
+    let before = requests(site, kind);
+    work();
+    requests(site, kind) - before
+}
+
+fn stat(path: &Path) {
+    fs::symlink_metadata(path).unwrap();
+}
+
+#[test]
+fn times_of_attributes_count_at_once_and_outlive_the_mount() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let file = site.mnt().join("file");
+    fs::write(&file, "x").unwrap();
+    stat(&file);
+    assert_eq!(count(&site, "GETATTR", || (0..20).for_each(|_| stat(&file))), 0, "kept for a day");
+    set(&site, "dfuse-attr-time", Some("0"));
+    // What the kernel was told before holds; the next answer says otherwise.
+    fs::OpenOptions::new().append(true).open(&file).unwrap().set_len(2).unwrap();
+    stat(&file);
+    assert!(count(&site, "GETATTR", || (0..20).for_each(|_| stat(&file))) >= 20);
+    assert_eq!(count(&site, "LOOKUP", || (0..20).for_each(|_| stat(&file))), 0, "names stay kept");
+    set(&site, "dfuse-dentry-time", Some("0"));
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let daemon = site.start();
+    assert!(count(&site, "LOOKUP", || (0..20).for_each(|_| stat(&file))) >= 20);
+    set(&site, "dfuse-dentry-time", None);
+    set(&site, "dfuse-attr-time", None);
+    stat(&file);
+    assert_eq!(count(&site, "LOOKUP", || (0..20).for_each(|_| stat(&file))), 0);
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn a_name_that_is_not_there_is_asked_for_as_often_as_its_attribute_says() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let none = |n: u32| {
+        let path = site.mnt().join(format!("none-{n}"));
+        count(&site, "LOOKUP", || (0..20).for_each(|_| assert!(!path.exists())))
+    };
+    assert_eq!(none(1), 1);
+    set(&site, "dfuse-ndentry-time", Some("0"));
+    assert_eq!(none(2), 20);
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn pages_stay_go_at_the_last_close_or_are_never_kept() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let file = site.mnt().join("file");
+    fs::write(&file, vec![7; 100_000]).unwrap();
+    let read = || count(&site, "READ", || assert_eq!(fs::read(&file).unwrap().len(), 100_000));
+    read();
+    assert_eq!(read(), 0, "pages outlive the last close");
+    set(&site, "dfuse-data-cache", Some("otoc"));
+    assert!(read() > 0, "open to close");
+    let open = fs::File::open(&file).unwrap();
+    read();
+    assert_eq!(read(), 0, "while it is open, pages are shared");
+    drop(open);
+    set(&site, "dfuse-data-cache", Some("1h"));
+    read();
+    assert_eq!(read(), 0, "opened again within the hour");
+    set(&site, "dfuse-data-cache", Some("off"));
+    assert!(read() > 0);
+    assert!(read() > 0);
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let daemon = site.start_with(&["--disable-caching"]);
+    set(&site, "dfuse-data-cache", Some("on"));
+    assert!(read() > 0 && read() > 0, "the flag wins");
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn a_snapshot_made_while_mounted_holds_everything_that_was_answered() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let file = |n: u32| site.mnt().join(format!("{n}"));
+    (0..100).for_each(|n| fs::write(file(n), format!("before {n}")).unwrap());
+    let (pool, container, name) = ("default", "home", "monday");
+    ask(
+        &site,
+        Ask::SnapshotCreate {
+            pool: pool.into(),
+            container: container.into(),
+            name: Some(name.into()),
+        },
+    );
+    (0..50).for_each(|n| fs::write(file(n), "after").unwrap());
+    (50..100).for_each(|n| fs::remove_file(file(n)).unwrap());
+    let refused = site.dfuse(&["--snap", name]);
+    assert!(!refused.status.success());
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let refused = site.dfuse(&["--snap", "tuesday"]);
+    assert!(text(&refused).contains("no snapshot 'tuesday'"), "{}", text(&refused));
+    let daemon = site.start_with(&["-o", "snap=monday"]);
+    for n in 0..100 {
+        assert_eq!(fs::read_to_string(file(n)).unwrap(), format!("before {n}"));
+    }
+    assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 100);
+    let error = fs::write(site.mnt().join("new"), "x").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let daemon = site.start();
+    assert_eq!(fs::read_to_string(file(0)).unwrap(), "after");
+    assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 50);
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+/// Makes a container and an entry point for it, as the command does.
+fn entry_point(site: &Site, directory: &Path, name: &str, label: &str) {
+    let created = ask(site, Ask::ContainerCreate { pool: "default".into(), label: label.into() });
+    let Answer::Container(made) = created else { panic!("{created:?}") };
+    link(site, directory, name, &made.entry.uuid.to_string()).unwrap();
+}
+
+fn link(site: &Site, directory: &Path, name: &str, container: &str) -> Result<(), Failure> {
+    let parent = fs::metadata(directory).unwrap().ino();
+    let temporary = format!(".new-{name}");
+    let arguments = json!({
+        "parent": parent, "name": temporary.as_bytes(), "mode": 0o755, "uid": 0, "gid": 0,
+        "pool": "default", "container": container,
+    });
+    try_ask(site, Ask::Filesystem { verb: "link".into(), arguments })?;
+    fs::rename(directory.join(temporary), directory.join(name)).unwrap();
+    Ok(())
+}
+
+fn destroy(site: &Site, label: &str) -> Result<Answer, Failure> {
+    let (pool, container) = ("default".into(), label.into());
+    try_ask(site, Ask::ContainerDestroy { pool, container })
+}
+
+fn list(directory: &Path) -> std::io::Result<Vec<fs::DirEntry>> {
+    fs::read_dir(directory)?.collect()
+}
+
+fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
+    result.unwrap_err().raw_os_error().unwrap()
+}
+
+#[test]
+fn an_entry_point_shows_the_other_container_also_after_a_remount() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let (dir, file) = (site.mnt().join("dir"), site.mnt().join("dir/data/file"));
+    fs::create_dir(&dir).unwrap();
+    entry_point(&site, &dir, "data", "data");
+    assert_eq!(fs::read_dir(dir.join("data")).unwrap().count(), 0);
+    fs::write(&file, "in the other container").unwrap();
+    fs::create_dir(dir.join("data/sub")).unwrap();
+    fs::write(dir.join("data/sub/deep"), "deep").unwrap();
+    let ino = fs::metadata(&file).unwrap().ino();
+    assert_eq!(ino >> 48, 2, "the number says which container");
+    assert_eq!(fs::metadata(&dir).unwrap().ino() >> 48, 1);
+    // Between containers nothing is moved or linked, only copied.
+    assert_eq!(errno(fs::rename(&file, site.mnt().join("x"))), libc::EXDEV);
+    assert_eq!(errno(fs::hard_link(&file, site.mnt().join("x"))), libc::EXDEV);
+    assert_eq!(fs::copy(&file, site.mnt().join("x")).unwrap(), 22);
+    // The listing of a directory with an entry point in it, with attributes and without.
+    let names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["data"]);
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let daemon = site.start();
+    let ls = Command::new("ls").arg("-lR").arg(site.mnt()).output().unwrap();
+    assert!(ls.status.success() && text(&ls).contains("deep"), "{}", text(&ls));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "in the other container");
+    assert_eq!(fs::metadata(&file).unwrap().ino(), ino);
+    // The entry point moves like a directory.
+    fs::rename(dir.join("data"), site.mnt().join("moved")).unwrap();
+    assert_eq!(fs::read_to_string(site.mnt().join("moved/sub/deep")).unwrap(), "deep");
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn an_entry_point_goes_only_when_nothing_is_lost_by_it() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let at = |name: &str| site.mnt().join(name);
+    entry_point(&site, &site.mnt(), "data", "data");
+    fs::write(at("data/file"), "x").unwrap();
+    assert_eq!(errno(fs::remove_dir(at("data"))), libc::ENOTEMPTY);
+    fs::create_dir(at("empty")).unwrap();
+    assert_eq!(errno(fs::rename(at("empty"), at("data"))), libc::ENOTEMPTY);
+    fs::remove_file(at("data/file")).unwrap();
+    fs::remove_dir(at("data")).unwrap();
+    assert!(!at("data").exists());
+    // The container is still there and can be linked again.
+    link(&site, &site.mnt(), "again", "data").unwrap();
+    fs::write(at("again/file"), "y").unwrap();
+    let open = fs::File::open(at("again/file")).unwrap();
+    let refused = destroy(&site, "data").unwrap_err();
+    assert_eq!(refused.kind, FailureKind::InUse);
+    assert!(refused.message.contains("1 files open"), "{refused}");
+    drop(open);
+    // A close is told to the daemon in its own time.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while let Err(failure) = destroy(&site, "data") {
+        assert!(failure.kind == FailureKind::InUse && until > std::time::Instant::now());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    fs::remove_dir(at("again")).unwrap();
+    assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 1);
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn what_an_entry_point_cannot_show_has_an_error_of_its_own() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let at = |name: &str| site.mnt().join(name);
+    entry_point(&site, &site.mnt(), "gone", "gone");
+    entry_point(&site, &site.mnt(), "outer", "outer");
+    // A loop: the mount's own container inside of another.
+    link(&site, &at("outer"), "back", "home").unwrap();
+    fs::create_dir(at("damaged")).unwrap();
+    destroy(&site, "gone").unwrap();
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let daemon = site.start();
+    assert_eq!(errno(list(&at("gone"))), libc::ENOLINK);
+    assert_eq!(errno(fs::write(at("gone/x"), "x")), libc::ENOLINK);
+    assert_eq!(errno(list(&at("outer/back"))), libc::ELOOP);
+    let set = |name: &str, value: &str| {
+        let path = at(name);
+        rustix::fs::setxattr(&path, "user.daos", value.as_bytes(), rustix::fs::XattrFlags::empty())
+    };
+    assert_eq!(set("damaged", "DAOS.POSIX:rubbish"), Err(rustix::io::Errno::INVAL));
+    assert_eq!(set("outer", "DAOS.POSIX://default/home"), Err(rustix::io::Errno::PERM));
+    // All of them can be removed, and the tree around them be walked.
+    let find = Command::new("find").arg(site.mnt()).output().unwrap();
+    assert!(text(&find).contains("outer/back"), "{}", text(&find));
+    fs::remove_dir(at("gone")).unwrap();
+    fs::remove_dir(at("outer/back")).unwrap();
+    fs::remove_dir(at("outer")).unwrap();
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn containers_keep_their_own_attributes_and_say_who_they_are() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let at = |name: &str| site.mnt().join(name);
+    entry_point(&site, &site.mnt(), "data", "data");
+    fs::write(at("data/file"), "x").unwrap();
+    fs::write(at("file"), "x").unwrap();
+    let attributes = BTreeMap::from([("dfuse-attr-time".to_owned(), Some("0".to_owned()))]);
+    let (pool, container) = ("default".to_owned(), "data".to_owned());
+    ask(&site, Ask::ContainerSetAttributes { pool, container, attributes });
+    for name in ["file", "data/file"] {
+        fs::OpenOptions::new().write(true).open(at(name)).unwrap().set_len(5).unwrap();
+    }
+    assert!(count(&site, "GETATTR", || (0..20).for_each(|_| stat(&at("data/file")))) >= 20);
+    stat(&at("file"));
+    assert_eq!(count(&site, "GETATTR", || (0..20).for_each(|_| stat(&at("file")))), 0);
+    let mut value = [0; 200];
+    let len = rustix::fs::getxattr(at("data"), "user.daos", &mut value).unwrap();
+    let said = String::from_utf8(value[..len].to_vec()).unwrap();
+    let query = Ask::ContainerQuery { pool: "default".into(), container: "data".into() };
+    let Answer::Container(found) = ask(&site, query) else { panic!() };
+    assert!(said.starts_with("DAOS.POSIX://") && said.ends_with(&found.entry.uuid.to_string()));
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
