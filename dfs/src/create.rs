@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use daos_types::Epoch;
 use daos_types::rpc::ObjectInfo;
-use daos_types::{Akey, Epoch};
 
 use crate::acl::{self, Acl};
 use crate::change::{Change, Place, TRIES_MAX};
@@ -354,19 +354,20 @@ impl Dfs {
                 return Err(Error::Invalid("not a symlink"));
             }
             let place = Place::of(&loaded.home, ino, self.lease).ok_or(Error::Stale)?;
-            let key = place.key(Akey::from(keys::SYMLINK));
-            match self.container.fetch_single(key).await? {
-                Some(target) if target.len() as u64 == loaded.record.value_len => {
+            // With the record of the same moment: another symlink may have got the name meanwhile.
+            match self.fetch_target(&place).await? {
+                Some((record, target)) if record.ino == ino && !record.is_reference() => {
+                    let Some(target) = target.filter(|it| it.len() as u64 == record.value_len)
+                    else {
+                        let whose = format!("inode {ino}");
+                        let why = "the target has another length";
+                        return Err(Error::Damaged { what: "symlink", whose, why });
+                    };
                     let facts = facts_of_new(Kind::Symlink);
                     self.was_read(&inode, &loaded, facts, Handle(0)).await;
                     return Ok(target);
                 }
-                Some(_) => {
-                    let whose = format!("inode {ino}");
-                    let why = "the target has another length";
-                    return Err(Error::Damaged { what: "symlink", whose, why });
-                }
-                None => inode.doubt(),
+                _ => inode.doubt(),
             }
         }
         Err(Error::Contended { tries: TRIES_MAX })

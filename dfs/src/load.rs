@@ -129,6 +129,22 @@ impl Dfs {
         }
     }
 
+    /// A record and the symlink target beside it, of one moment.
+    pub(crate) async fn fetch_target(
+        &self,
+        place: &Place,
+    ) -> Result<Option<(Record, Option<Bytes>)>> {
+        let target = FetchPart::Single(place.key(Akey::from(keys::SYMLINK)));
+        let parts = vec![record_part(place, With::Record), target];
+        let mut fetched = self.container.fetch(parts).await?.into_iter();
+        match (fetched.next(), fetched.next()) {
+            (Some(Fetched::Akeys(akeys)), Some(Fetched::Single(target))) => {
+                Ok(read_record(place, akeys)?.map(|(record, _)| (record, target)))
+            }
+            _ => Err(Error::Protocol { asked: "symlink" }),
+        }
+    }
+
     /// Symlink target and xattrs of an inode that is at `place`.
     pub(crate) async fn fetch_extras(&self, place: &Place, prefix: &[u8]) -> Result<Extras> {
         let part = FetchPart::Akeys {

@@ -158,3 +158,30 @@ fn two_names_of_one_inode_stay_both() {
         assert_eq!(dfs.getattr(f).await.unwrap().nlink, 2);
     });
 }
+
+#[test]
+fn a_symlink_that_others_exchange_is_read_whole() {
+    on_a_new_filesystem(|dfs| async move {
+        let mut inodes = Vec::new();
+        for (name, target) in [("short", "s"), ("long", "a longer target")] {
+            let made = dfs.symlink(dfs.root(), name.as_bytes(), target.as_bytes(), USER).await;
+            inodes.push((made.unwrap().attr.ino, target));
+        }
+        let threads: Vec<_> = inodes
+            .into_iter()
+            .map(|(ino, target)| {
+                let dfs = dfs.clone();
+                std::thread::spawn(move || {
+                    for _ in 0..300 {
+                        let read = block_on(dfs.readlink(ino)).unwrap();
+                        assert_eq!(read, target.as_bytes());
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..200 {
+            dfs.rename(dfs.root(), b"short", dfs.root(), b"long", EXCHANGE).await.unwrap();
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
