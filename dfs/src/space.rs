@@ -89,17 +89,43 @@ impl Dfs {
         // Size and times first: whatever is cut short, no byte that was there moves past the end.
         let mut batches = ranges.chunks(BATCH);
         let first = batches.next().unwrap_or_default();
-        let done = self.fallocate_first(&inode, plan, end, first, Lost::by_bytes(kill_priv)).await;
+        let lost = || Lost::by_bytes(kill_priv);
+        let mut done = self.fallocate_first(&inode, plan, end, first, lost()).await;
+        let is_much = is_too_large(&done);
+        if is_much {
+            done = self.fallocate_first(&inode, plan, end, &[], lost()).await;
+        }
         inode.change_facts(|_| None);
         inode.new_era();
         done?;
+        if is_much {
+            self.fallocate_pieces(&inode, &loaded.record, plan, first).await?;
+        }
         for batch in batches {
+            self.fallocate_pieces(&inode, &loaded.record, plan, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Later batches. One that is too much for one transaction (many small holes) is done in parts.
+    async fn fallocate_pieces(
+        &self,
+        inode: &Inode,
+        record: &Record,
+        plan: Plan,
+        batch: &[Piece],
+    ) -> Result<()> {
+        let mut waiting = vec![batch.to_vec()];
+        while let Some(some) = waiting.pop() {
             let mut change = Change::new();
-            push_pieces(&mut change, &loaded.record, plan, batch);
+            push_pieces(&mut change, record, plan, &some);
             let done = change.commit(&self.container).await;
             inode.change_facts(|_| None);
             inode.new_era();
-            done?;
+            match (is_too_large(&done), halves(&some)) {
+                (true, Some((first, second))) => waiting.extend([second, first]),
+                _ => drop(done?),
+            }
         }
         Ok(())
     }
@@ -268,6 +294,23 @@ fn sized(old: &Record, info: &ObjectInfo, plan: Plan, end: u64, now: u64) -> Rec
     record
 }
 
+fn is_too_large<T>(done: &Result<T>) -> bool {
+    matches!(done, Err(Error::Engine(daos_types::Error::TooLarge { .. })))
+}
+
+/// Pieces in two parts; `None`: it is a single block.
+fn halves(pieces: &[Piece]) -> Option<(Vec<Piece>, Vec<Piece>)> {
+    let [piece] = pieces else {
+        let (first, second) = pieces.split_at(pieces.len() / 2);
+        return Some((first.to_vec(), second.to_vec()));
+    };
+    let block = u64::from(BLOCK_BYTES);
+    let middle = (piece.offset + piece.len / 2) / block * block;
+    let first = middle.checked_sub(piece.offset).filter(|len| *len > 0)?;
+    let second = Piece { offset: middle, len: piece.len - first, ..*piece };
+    Some((vec![Piece { len: first, ..*piece }], vec![second]))
+}
+
 fn push_pieces(change: &mut Change, record: &Record, plan: Plan, batch: &[Piece]) {
     for Piece { chunk, offset, len } in batch.iter().copied() {
         let key = data_key(record, chunk);
@@ -283,6 +326,23 @@ fn push_pieces(change: &mut Change, record: &Record, plan: Plan, batch: &[Piece]
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_are_halved_down_to_a_block() {
+        let mut some = vec![
+            Piece { chunk: 3, offset: 100, len: 9000 },
+            Piece { chunk: 4, offset: 0, len: 4096 },
+        ];
+        let mut found = Vec::new();
+        let mut waiting = vec![std::mem::take(&mut some)];
+        while let Some(pieces) = waiting.pop() {
+            match halves(&pieces) {
+                Some((first, second)) => waiting.extend([second, first]),
+                None => found.extend(pieces.iter().map(|p| (p.chunk, p.offset, p.len))),
+            }
+        }
+        assert_eq!(found, [(3, 100, 3996), (3, 4096, 4096), (3, 8192, 908), (4, 0, 4096)]);
+    }
 
     #[test]
     fn modes_that_have_no_meaning_are_refused_by_name() {
