@@ -33,7 +33,7 @@ const QUOTA_AT: usize = 69;
 const SWEEP_DUE: u8 = 1;
 const HAS_QUOTA: u8 = 2;
 /// Most snapshots of a container: their records go in the transaction that destroys it.
-pub(crate) const SNAPSHOTS_MAX: usize = 256;
+pub(crate) const SNAPSHOTS_MAX: usize = 1024;
 
 /// A container's record.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -199,6 +199,16 @@ impl<'a> Walk<'a> {
         Ok(self.batch.pop_front())
     }
 
+    /// Goes on from here: upwards at this key, downwards below it. It lies ahead.
+    pub fn skip_to(&mut self, at: Vec<u8>) {
+        self.batch.clear();
+        self.next = Some(at);
+    }
+
+    pub fn is_back(&self) -> bool {
+        self.back
+    }
+
     fn fill(&mut self) -> Result<(), Abort> {
         let Some(at) = self.next.take() else { return Ok(()) };
         let (batch, bound, back) = (&mut self.batch, self.bound.as_deref(), self.back);

@@ -20,13 +20,15 @@ use daos_types::{Epoch, ObjectId};
 
 use crate::btree::Tree;
 use crate::draft::Walk;
-use crate::kv::{Kv, Pair, Visit, after_prefix};
+use crate::kv::{Kv, Pair, Seek, Visit, after_prefix};
 use crate::pages::{Abort, BucketId};
 use crate::record::epoch_of;
 
 const OBJECT: u8 = 0;
 const RECORD: u8 = 1;
 const TREE: u8 = 2;
+/// Versions that a snapshot does not see, one after the other, before it is worth a search for the one that it sees.
+const VERSIONS_PASSED: u32 = 4;
 
 /// Begins everything of one object in the history.
 #[derive(Clone, Debug)]
@@ -158,20 +160,49 @@ impl AtSnapshot<'_> {
 
     /// The next pair of a walk that is visible, under its object key.
     fn next(&self, walk: &mut Walk<'_>, hidden: bool) -> Result<Option<Pair>, Abort> {
+        let mut passed = 0;
         while let Some((key, value)) = walk.next()? {
             if !hidden {
                 if self.is_visible(&value) {
                     return Ok(Some((key, value)));
                 }
-            } else if let (Some(HistoryKey::Record { key, .. }), Some((end, record))) =
+                continue;
+            }
+            let (Some(HistoryKey::Record { key, epoch, .. }), Some((end, record))) =
                 (parse(&key), split_hidden(&value))
-                && end > self.epoch
-                && self.is_visible(record)
-            {
+            else {
+                continue;
+            };
+            if end > self.epoch && self.is_visible(record) {
                 return Ok(Some((key.to_vec(), record.to_vec())));
+            }
+            passed += 1;
+            if passed == VERSIONS_PASSED {
+                self.skip_versions(walk, key, epoch)?;
+                passed = 0;
             }
         }
         Ok(None)
+    }
+
+    /// Past the versions of a key that the snapshot does not see, which may be very many: to the only one that it can
+    /// see, or to the next key. The walk has just passed the version of `epoch`.
+    fn skip_versions(&self, walk: &mut Walk<'_>, key: &[u8], epoch: Epoch) -> Result<(), Abort> {
+        let newer = self.object.record_key(key, Epoch(self.epoch.0 + 1));
+        let is_older = epoch <= self.epoch;
+        walk.skip_to(match (walk.is_back(), is_older) {
+            (true, false) => newer,
+            (true, true) => self.object.record_key(key, Epoch::ZERO),
+            (false, false) => self.object.record_key(key, Epoch::MAX),
+            (false, true) => {
+                let newest = self.history.seek(&newer, Seek::Lt)?;
+                match newest {
+                    Some((found, _)) if found > self.object.record_key(key, epoch) => found,
+                    _ => self.object.record_key(key, Epoch::MAX),
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Walks all maps at once; the last one is the history's.

@@ -136,13 +136,15 @@ mod tests {
 
     use daos_media::MemDevice;
     use daos_types::rpc::{
-        ATTRIBUTE_BYTES_MAX, ContainerInfo, ContainerUsage, KeyRef, Op, Request, Transact,
+        ATTRIBUTE_BYTES_MAX, ContainerInfo, ContainerUsage, Fetch, FetchPart, Fetched, KeyRef, Op,
+        Request, Transact,
     };
     use daos_types::{Dkey, Epoch, ObjectClass, ObjectId, ObjectType, StoreId, TargetId};
     use daos_xstream::{Handle, sim};
     use uuid::Uuid;
 
     use super::*;
+    use crate::container::SNAPSHOTS_MAX;
     use crate::store::{FormatOptions, OpenOptions, Store, Sync};
     use crate::vos::VosOptions;
 
@@ -266,6 +268,54 @@ mod tests {
             assert_eq!(vos.handle(write(2, 0, 1)).await.unwrap_err(), Error::Quota);
             vos.handle(transact(Op::PunchObject { object: object(0) })).await.unwrap();
             vos.handle(write(2, 0, 1)).await.unwrap();
+            is_sound(&vos).await;
+        });
+    }
+
+    #[test]
+    fn one_of_many_snapshots_is_read_with_little_memory() {
+        sim::run(1, |handle| async move {
+            let (device, vos) = fixture(&handle).await;
+            vos.stop().await.unwrap();
+            drop(vos);
+            let options = OpenOptions {
+                target: TargetId(0),
+                memory_buckets: 32,
+                sync: Sync::Posix,
+                read_only: false,
+            };
+            let store = Store::open(device.clone(), handle.clone(), options).await.unwrap();
+            let vos = Vos::open(store, handle.clone(), VosOptions::default()).await.unwrap();
+            let object = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 0, 1);
+            let key = KeyRef::new(object, Dkey::from_u64(1), "0");
+            let mut epochs = Vec::new();
+            for version in 0..SNAPSHOTS_MAX {
+                let data = vec![version as u8; 1000].into();
+                let ops = vec![Op::UpdateArray { key: key.clone(), offset: 0, data }];
+                let write = Transact { container: ID, conditions: Vec::new(), ops };
+                vos.handle(Request::Transact(write)).await.unwrap();
+                let name = Some(format!("{version:040}"));
+                match vos.handle(Request::SnapshotCreate { container: ID, name }).await.unwrap() {
+                    Reply::Snapshot(made) => epochs.push(made.epoch),
+                    other => panic!("{other:?}"),
+                }
+            }
+            let more = Request::SnapshotCreate { container: ID, name: None };
+            assert!(matches!(vos.handle(more).await, Err(Error::TooLarge { .. })));
+            for (version, epoch) in epochs.iter().enumerate().step_by(97) {
+                let part = FetchPart::Array { key: key.clone(), offset: 0, len: 4096 };
+                let fetch = Fetch { container: ID, epoch: *epoch, parts: vec![part] };
+                match vos.handle(Request::Fetch(fetch)).await.unwrap() {
+                    Reply::Fetched(found) => {
+                        let mut bytes = vec![version as u8; 1000];
+                        bytes.resize(4096, 0);
+                        assert_eq!(found, [Fetched::Array(bytes.into())]);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            is_sound(&vos).await;
+            vos.handle(Request::ContainerDestroy { pool: POOL, id: ID }).await.unwrap();
             is_sound(&vos).await;
         });
     }

@@ -599,6 +599,11 @@ impl Space {
         self.runs(|summary| !summary.granted)
     }
 
+    pub(super) fn is_not_granted(&self, (first, count): (u32, u32)) -> bool {
+        let run = &self.summaries[first as usize..(first + count) as usize];
+        run.iter().all(|summary| !summary.granted)
+    }
+
     /// Whether free segments are kept that [`Space::trim`] may return.
     pub(super) fn trim_wanted(&self) -> bool {
         self.spare_segments > TRIM_KEEP

@@ -751,8 +751,8 @@ impl Inner {
         for run in runs {
             let _one = self.granting.acquire(1).await;
             // What was granted meanwhile is somebody's.
-            let still = self.state.borrow().space.not_granted().contains(&run);
-            if still && !self.stopped() {
+            let is_still = self.state.borrow().space.is_not_granted(run);
+            if is_still && !self.stopped() {
                 self.discard(vec![run]).await;
             }
         }
