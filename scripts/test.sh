@@ -2,7 +2,7 @@
 # Installs what is missing and runs every test; the last line is 'N passed, N failed, N skipped'.
 #
 # usage: scripts/test.sh [--long] [SUITE...]
-#   SUITE   rust, apps, kill, posix (all of these when none is named), lint
+#   SUITE   rust, apps, kill, posix, full, quota, limits, concurrency (all of these when none is named), lint, soak
 #   --long  the long forms: more rounds, larger data, more seeds
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
@@ -12,12 +12,12 @@ long=() suites=()
 while [ $# -gt 0 ]; do
     case $1 in
     --long) long=(--long) ;;
-    lint | rust | apps | kill | posix) suites+=("$1") ;;
+    lint | rust | apps | kill | posix | full | quota | limits | concurrency | soak) suites+=("$1") ;;
     *) sed -n '4,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#suites[@]} -gt 0 ] || suites=(rust apps kill posix)
+[ ${#suites[@]} -gt 0 ] || suites=(rust apps kill posix full quota limits concurrency)
 wanted() { [[ " ${suites[*]} " == *" $1 "* ]]; }
 
 scratch=$(mktemp -d)
@@ -77,21 +77,28 @@ need_packages "${packages[@]}"
 if wanted lint; then lint; fi
 if wanted rust; then rust_tests; fi
 
-if wanted apps || wanted kill || wanted posix; then
+# mounted SUITE... : those that want a mount; each in its folder below tests.
+mounted() {
+    local suite names=()
+    for suite in "$@"; do ! wanted "$suite" || names+=("$suite"); done
+    [ ${#names[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || [ ! -e /dev/fuse ]; then
         count 0 0 1
-        echo "skipped: apps, kill and posix need root and /dev/fuse"
-    else
-        step "cargo build --release"
-        if cargo build --release -p dfuse -p daos-cli; then
-            if wanted apps; then step "tests/apps" && tests/apps/run "${long[@]}"; fi
-            if wanted kill; then step "tests/kill" && tests/kill/run "${long[@]}"; fi
-            if wanted posix; then step "tests/posix" && need_tools && tests/posix/run "${long[@]}"; fi
-        else
-            failure "cargo build --release"
-        fi
+        echo "skipped: ${names[*]}: they need root and /dev/fuse"
+        return
     fi
-fi
+    step "cargo build --release"
+    if ! cargo build --release -p dfuse -p daos-cli; then
+        failure "cargo build --release"
+        return
+    fi
+    for suite in "${names[@]}"; do
+        step "tests/$suite"
+        [ "$suite" != posix ] || need_tools
+        "tests/$suite/run" "${long[@]}"
+    done
+}
+mounted apps kill posix full quota limits concurrency soak
 
 read -r passed failed skipped < <(awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }' "$COUNTS")
 if [ -s "$FAILURES" ]; then

@@ -413,7 +413,8 @@ def host_is_full():
         done = subprocess.run(["mount", "-o", "loop", image, host], capture_output=True, text=True)
         if done.returncode != 0:
             raise Skipped(f"no loop device: {done.stderr.strip()}")
-        store = Store("--size=1G", base=host)
+        os.mkdir(f"{host}/store")
+        store = Store("--size=1G", kept_in=f"{host}/store")
         sizes = []
         for turn in range(3):
             written = fill_file(f"{store.mnt}/large")
