@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::mounted::script;
+
+const REMOVE_TRIES: usize = 30;
 
 struct Left {
     scratch: Option<PathBuf>,
@@ -54,13 +57,17 @@ fn clear() {
         let _ = killpg(child, Signal::SIGKILL);
     }
     for (kind, state) in &left.mounts {
-        let verbs: &[&str] = if kind == "dfuse" { &["kill"] } else { &["down"] };
-        for verb in verbs {
-            let _ = Command::new(script()).arg(verb).arg(state).stdin(Stdio::null()).status();
-        }
+        let verb = if kind == "dfuse" { "kill" } else { "down" };
+        let _ = Command::new(script()).arg(verb).arg(state).stdin(Stdio::null()).status();
     }
     if let Some(scratch) = &left.scratch {
-        let _ = fs::remove_dir_all(scratch);
+        // Who has just been killed may still be busy in there.
+        for _ in 0..REMOVE_TRIES {
+            if fs::remove_dir_all(scratch).is_ok() || !scratch.exists() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
     }
     // The other threads must not go on and mount again.
     std::mem::forget(left);

@@ -11,8 +11,16 @@ use crate::report::Unit;
 
 type Call = fn(&Path) -> io::Result<()>;
 const SMALL_BYTES: usize = 4096;
+const WARM_PASSES: usize = 20;
+const METADATA: &str = "metadata bytes per 4 KiB file, of dfs";
 
-pub fn measure(bench: &mut Bench<'_>) {
+pub fn measure(bench: &mut Bench<'_>, scratch: &Path) {
+    if bench.mounts.iter().any(|mount| mount.kind == "dfuse") {
+        match metadata_bytes(&scratch.join("fresh"), bench.scale.files) {
+            Ok(each) => bench.report.put("dfuse", METADATA, each, Unit::Bytes),
+            Err(error) => bench.report.error("dfuse", METADATA, error),
+        }
+    }
     for _ in 0..bench.scale.rounds {
         for threads in [1, 4] {
             empty_files(bench, threads);
@@ -23,7 +31,7 @@ pub fn measure(bench: &mut Bench<'_>) {
 
 fn empty_files(bench: &mut Bench<'_>, threads: usize) {
     each(bench, "create", threads, |path| File::create_new(path).map(drop));
-    each(bench, "stat, warm", threads, |path| fs::symlink_metadata(path).map(drop));
+    stat_warm(bench, threads);
     if threads == 1 {
         let folder = |mount: &Mounted| mount.work.join("many");
         let entries = Unit::PerSecond;
@@ -32,9 +40,10 @@ fn empty_files(bench: &mut Bench<'_>, threads: usize) {
         let names = names(bench.scale.files);
         let cold = |_: &Mounted| drop_caches();
         bench.prepared("stat, cold", Unit::PerSecond, cold, |mount| {
-            spread(&folder(mount), &names, 1, |path| fs::symlink_metadata(path).map(drop))
+            spread(&folder(mount), &names, 1, stat)
         });
     }
+    warm(bench);
     each(bench, "open and close", threads, |path| File::open(path).map(drop));
     each(bench, "rename", threads, |path| fs::rename(path, path.with_extension("moved")));
     // Back again, and not told: the next phase needs the names.
@@ -53,8 +62,7 @@ fn empty_files(bench: &mut Bench<'_>, threads: usize) {
 }
 
 fn small_files(bench: &mut Bench<'_>) {
-    let before: Vec<_> =
-        bench.mounts.iter().map(|m| (m.bytes_written(), m.pool("metadata"))).collect();
+    let before: Vec<_> = bench.mounts.iter().map(Mounted::bytes_written).collect();
     let names = names(bench.scale.files);
     let folder = |mount: &Mounted| mount.work.join("many");
     bench.turn("create and write 4 KiB", Unit::PerSecond, |mount| {
@@ -62,16 +70,11 @@ fn small_files(bench: &mut Bench<'_>) {
             File::create_new(path)?.write_all(&[7; SMALL_BYTES])
         })
     });
-    for (mount, (written, metadata)) in bench.mounts.iter().zip(before) {
-        if let (Some(before), Some(after)) = (written, mount.bytes_written()) {
+    for (mount, before) in bench.mounts.iter().zip(before) {
+        if let (Some(before), Some(after)) = (before, mount.bytes_written()) {
             let ratio = (after - before) as f64 / (names.len() * SMALL_BYTES) as f64;
             let name = "  bytes written / accepted, small files";
             bench.report.put(&mount.kind, name, ratio, Unit::Ratio);
-        }
-        if let (Some(before), Some(after)) = (metadata, mount.pool("metadata")) {
-            let each = after.saturating_sub(before) as f64 / names.len() as f64;
-            let name = "metadata bytes per 4 KiB file, of dfs";
-            bench.report.put(&mount.kind, name, each, Unit::Bytes);
         }
     }
     let cold = |_: &Mounted| drop_caches();
@@ -80,7 +83,46 @@ fn small_files(bench: &mut Bench<'_>) {
             File::open(path)?.read_exact(&mut [0; SMALL_BYTES])
         })
     });
+    warm(bench);
     each(bench, "unlink 4 KiB", 1, |path| fs::remove_file(path));
+}
+
+fn stat(path: &Path) -> io::Result<()> {
+    fs::symlink_metadata(path).map(drop)
+}
+
+/// Names that another one's cold measurement has dropped are put back.
+fn warm(bench: &mut Bench<'_>) {
+    let names = names(bench.scale.files);
+    for mount in bench.mounts {
+        if let Err(error) = spread(&mount.work.join("many"), &names, 1, stat) {
+            bench.report.error(&mount.kind, "names in the kernel's cache", error);
+        }
+    }
+}
+
+/// Answered by the kernel in a moment: several passes, so that there is something to measure.
+fn stat_warm(bench: &mut Bench<'_>, threads: usize) {
+    let names = vec![names(bench.scale.files); WARM_PASSES].concat();
+    let name = labelled("stat, warm", threads);
+    let folder = |mount: &Mounted| mount.work.join("many");
+    bench.prepared(
+        &name,
+        Unit::PerSecond,
+        |mount| spread(&folder(mount), &names, threads, stat).map(drop),
+        |mount| spread(&folder(mount), &names, threads, stat),
+    );
+}
+
+/// In a store of its own: what others have freed would be used again.
+fn metadata_bytes(scratch: &Path, files: usize) -> io::Result<f64> {
+    let mount = Mounted::up("dfuse", scratch, "")?;
+    let metadata = || mount.pool("metadata").ok_or_else(|| io::Error::other("no answer"));
+    let before = metadata()?;
+    spread(&mount.work, &names(files), 1, |path| {
+        File::create_new(path)?.write_all(&[7; SMALL_BYTES])
+    })?;
+    Ok(metadata()?.saturating_sub(before) as f64 / files as f64)
 }
 
 fn names(files: usize) -> Vec<String> {
@@ -88,13 +130,17 @@ fn names(files: usize) -> Vec<String> {
 }
 
 fn each(bench: &mut Bench<'_>, name: &str, threads: usize, call: Call) {
-    let name = if threads == 1 { name.to_owned() } else { format!("{name}, {threads} threads") };
+    let name = labelled(name, threads);
     let names = names(bench.scale.files);
     let folder = |mount: &Mounted| mount.work.join("many");
     let prepare = |mount: &Mounted| fs::create_dir_all(folder(mount));
     bench.prepared(&name, Unit::PerSecond, prepare, |mount| {
         spread(&folder(mount), &names, threads, call)
     });
+}
+
+fn labelled(name: &str, threads: usize) -> String {
+    if threads == 1 { name.to_owned() } else { format!("{name}, {threads} threads") }
 }
 
 /// The call on every name, split between the threads.

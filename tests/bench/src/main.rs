@@ -158,14 +158,20 @@ fn run(line: &CommandLine) -> std::io::Result<()> {
     }
     for group in groups {
         measure(group, &mounts, scale, scratch.path(), &mut report)?;
+        // Who is stopped keeps what was done.
+        write(line, scale, &report)?;
     }
     drop(mounts);
     report.print();
-    write(&line.json, &report.json(scale.rounds))?;
-    match &line.svg {
-        Some(path) => write(path, &svg::draw(&report)),
-        None => Ok(()),
+    Ok(())
+}
+
+fn write(line: &CommandLine, scale: Scale, report: &Report) -> std::io::Result<()> {
+    if let Some(folder) = line.json.parent() {
+        std::fs::create_dir_all(folder)?;
     }
+    std::fs::write(&line.json, report.json(scale.rounds))?;
+    line.svg.as_ref().map_or(Ok(()), |path| std::fs::write(path, svg::draw(report)))
 }
 
 fn measure(
@@ -180,7 +186,7 @@ fn measure(
     match group {
         Group::Stream => stream::measure(bench),
         Group::Random => random::measure(bench),
-        Group::Files => files::measure(bench),
+        Group::Files => files::measure(bench, scratch),
         Group::Tree => tree::measure(bench, scratch)?,
         Group::Vos => {
             vos::measure(scale, bench.report);
@@ -189,14 +195,5 @@ fn measure(
         Group::Remount => remount::measure(mounts, scale.rounds, bench.report),
         Group::Million => remount::measure_million(scratch, 1_000_000, bench.report),
     }
-    Ok(())
-}
-
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(path, text)?;
-    println!("written: {}", path.display());
     Ok(())
 }

@@ -29,7 +29,7 @@ impl Mounted {
         command.args(["up".as_ref(), state.as_os_str(), kind.as_ref()]).arg("--size=16G");
         command.args(dfuse_options.split_whitespace());
         let mounted = Self { kind: kind.to_owned(), work: state.join("mnt/bench"), state };
-        expect(command.stdin(Stdio::null()).output()?)?;
+        expect(cleanup::run(&mut command)?)?;
         fs::create_dir(&mounted.work)?;
         Ok(mounted)
     }
@@ -120,7 +120,7 @@ impl Mounted {
     }
 
     fn script(&self, verb: &str) -> io::Result<()> {
-        expect(Command::new(script()).arg(verb).arg(&self.state).stdin(Stdio::null()).output()?)
+        expect(cleanup::run(Command::new(script()).arg(verb).arg(&self.state))?)
     }
 }
 
