@@ -41,7 +41,7 @@ const FORCE_AFTER: Duration = Duration::from_millis(500);
 /// How long a writer waits for readers who still see what was freed, before it answers `NoSpace`.
 const FREES_AFTER_MAX: Duration = Duration::from_secs(10);
 /// Time for which a free segment must not have been needed before its space is the host's again.
-const TRIM_AFTER: Duration = Duration::from_secs(4);
+const TRIM_AFTER: Duration = Duration::from_millis(if cfg!(test) { 600 } else { 4000 });
 /// Runs of segments that are returned at a time.
 const TRIM_RUNS: usize = 64;
 /// Time between checkpoints while there are changes.
