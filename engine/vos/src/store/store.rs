@@ -20,7 +20,7 @@ use daos_xstream::Handle;
 use daos_xstream::sync::{Event, Notify, Permit, Semaphore};
 use smallvec::SmallVec;
 
-use super::arena::IdMap;
+use super::arena::{IdMap, Pin};
 use super::bucket;
 use super::space::{Claim, ENTRY_BYTES, Entry, GRANT_SEGMENTS};
 use super::state::State;
@@ -1004,7 +1004,7 @@ impl Drop for Waiting<'_> {
 /// What an operation that faulted keeps in memory until it is done.
 struct Pins<'a> {
     inner: &'a Rc<Inner>,
-    buckets: SmallVec<[BucketId; 8]>,
+    buckets: SmallVec<[Pin; 8]>,
     /// Faults that ended with a freed bucket.
     freed: usize,
     permit: Option<Permit>,
@@ -1036,8 +1036,9 @@ impl<'a> Pins<'a> {
         }
         loop {
             self.inner.load(bucket).await?;
-            if self.inner.state.borrow_mut().arena.pin(bucket) {
-                self.buckets.push(bucket);
+            let pin = self.inner.state.borrow_mut().arena.pin(bucket);
+            if let Some(pin) = pin {
+                self.buckets.push(pin);
                 return Ok(());
             }
             if self.inner.is_freed(bucket) {
@@ -1054,8 +1055,8 @@ impl Drop for Pins<'_> {
             return;
         }
         let mut state = self.inner.state.borrow_mut();
-        for bucket in self.buckets.drain(..) {
-            state.arena.unpin(bucket);
+        for pin in self.buckets.drain(..) {
+            state.arena.unpin(pin);
         }
         drop(state);
         self.inner.progress.notify_all();
