@@ -365,8 +365,13 @@ fn halves(pieces: &[Piece]) -> Option<(Vec<Piece>, Vec<Piece>)> {
         return Some((first.to_vec(), second.to_vec()));
     };
     let block = u64::from(BLOCK_BYTES);
-    let middle = (piece.offset + piece.len / 2) / block * block;
-    let first = middle.checked_sub(piece.offset).filter(|len| *len > 0)?;
+    // The border of blocks that is nearest below the middle, or else the first one in the piece.
+    let half = (piece.offset + piece.len / 2) / block * block;
+    let middle = half.max((piece.offset / block + 1) * block);
+    let first = middle - piece.offset;
+    if first >= piece.len {
+        return None;
+    }
     let second = Piece { offset: middle, len: piece.len - first, ..*piece };
     Some((vec![Piece { len: first, ..*piece }], vec![second]))
 }
