@@ -2,7 +2,7 @@
 # Installs what is missing and runs every test; the last line is 'N passed, N failed, N skipped'.
 #
 # usage: scripts/test.sh [--long] [SUITE...]
-#   SUITE   rust, apps, kill, posix, full, quota, limits, concurrency (all of these when none is named), lint, soak
+#   SUITE   rust, fuzz, apps, kill, posix, full, quota, limits, concurrency (all of these when none is named), lint, soak
 #   --long  the long forms: more rounds, larger data, more seeds
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
@@ -12,12 +12,12 @@ long=() suites=()
 while [ $# -gt 0 ]; do
     case $1 in
     --long) long=(--long) ;;
-    lint | rust | apps | kill | posix | full | quota | limits | concurrency | soak) suites+=("$1") ;;
+    lint | rust | fuzz | apps | kill | posix | full | quota | limits | concurrency | soak) suites+=("$1") ;;
     *) sed -n '4,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#suites[@]} -gt 0 ] || suites=(rust apps kill posix full quota limits concurrency)
+[ ${#suites[@]} -gt 0 ] || suites=(rust fuzz apps kill posix full quota limits concurrency)
 wanted() { [[ " ${suites[*]} " == *" $1 "* ]]; }
 
 scratch=$(mktemp -d)
@@ -76,6 +76,7 @@ need_packages "${packages[@]}"
 
 if wanted lint; then lint; fi
 if wanted rust; then rust_tests; fi
+if wanted fuzz; then step "tests/fuzz" && tests/fuzz/run "${long[@]}"; fi
 
 # mounted SUITE... : those that want a mount; each in its folder below tests.
 mounted() {

@@ -21,10 +21,11 @@ mod check;
 mod copy;
 mod create;
 mod error;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod handles;
 mod io;
 mod keys;
-mod layout;
 mod link;
 mod load;
 mod lock;
@@ -39,6 +40,7 @@ mod query;
 mod readdir;
 mod record;
 mod rename;
+mod repair;
 mod space;
 mod superblock;
 mod table;
@@ -51,10 +53,10 @@ mod xattr;
 pub use attributes::{CachingAttributes, DataCache};
 pub use check::Report;
 pub use error::{Error, Result};
-pub use layout::Layout;
 pub use lock::{How, Lock};
 pub use mount::{Dfs, MountOptions};
 pub use query::Status;
+pub use repair::{Repaired, repair};
 pub use types::{
     Attr, Caller, DirEntry, Entry, FILE_BYTES_MAX, Handle, Ino, Kind, LINKS_MAX, NAME_BYTES_MAX,
     Opened, RenameFlags, Seek, SetAttr, SetTime, Space, TARGET_BYTES_MAX, Time,

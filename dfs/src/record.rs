@@ -6,7 +6,7 @@
 //! 3. A record whose checksum does not match is damage, never attributes.
 
 use bytes::Bytes;
-use daos_types::{ObjectId, crc32c};
+use daos_types::{Csum, Flip, ObjectId, crc32c, flipped_bit};
 
 use crate::{Error, Ino, Kind, Result, Time};
 
@@ -166,6 +166,33 @@ impl Record {
             whose: whose(),
             why,
         })
+    }
+
+    /// `data` with the checksum that it should have. For `tests/fuzz`.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn sealed(data: &[u8]) -> Bytes {
+        let mut bytes = data.to_vec();
+        bytes.resize(data.len().clamp(RECORD_BYTES, RECORD_BYTES_MAX as usize), 0);
+        let end = BASE_BYTES + usize::from(Get { bytes: &bytes, at: BASE_BYTES }.u16());
+        if (RECORD_BYTES..=bytes.len()).contains(&end) {
+            let csum = checksum(&bytes[..end]);
+            bytes[CSUM].copy_from_slice(&csum.to_le_bytes());
+        }
+        bytes.into()
+    }
+
+    /// A record that decodes when one bit of it is flipped back.
+    pub(crate) fn mended(bytes: &Bytes) -> Option<Self> {
+        if bytes.len() < RECORD_BYTES {
+            return None;
+        }
+        let (stored, found) = (Get { bytes, at: CSUM.start }.u32(), checksum(bytes));
+        let mut whole = bytes.to_vec();
+        match flipped_bit(whole.len(), Csum(stored), Csum(found))? {
+            Flip::Covered { byte, bit } => whole[byte] ^= 1 << bit,
+            Flip::Checksum => whole[CSUM].copy_from_slice(&found.to_le_bytes()),
+        }
+        Self::parse(&whole.into()).ok()
     }
 
     fn parse(bytes: &Bytes) -> Result<Self, &'static str> {

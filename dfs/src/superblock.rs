@@ -61,6 +61,16 @@ impl Superblock {
         change.commit(container).await.map(drop)
     }
 
+    /// The superblock of a filesystem that has lost it.
+    pub(crate) fn rewrite(chunk_bytes: u64) -> Change {
+        let place = Self::place();
+        let mut change = Change::new();
+        for (akey, value) in Self::fields(chunk_bytes) {
+            change.put_single(place.key(akey), value);
+        }
+        change
+    }
+
     fn place() -> Place {
         Place { object: keys::SUPERBLOCK_OID, dkey: Dkey::from(keys::SUPERBLOCK) }
     }

@@ -30,12 +30,7 @@ pub fn reads_only(command: &Command) -> bool {
         Command::Container(_) => false,
         Command::Filesystem(Filesystem::Check { repair, .. }) => !repair,
         Command::Filesystem(
-            Filesystem::Query { .. }
-            | Filesystem::Sync { .. }
-            | Filesystem::Scrub(_)
-            | Filesystem::GetAttr(_)
-            | Filesystem::SetAttr { .. }
-            | Filesystem::ResetAttr(_),
+            Filesystem::Query { .. } | Filesystem::Sync { .. } | Filesystem::Scrub(_),
         ) => true,
     }
 }
@@ -60,11 +55,6 @@ pub fn run(command: Command, store: &mut Store) -> Result<Answered> {
         Command::Filesystem(Filesystem::Query { pool, container, stats, .. }) => {
             query(store, &pool, &container, stats)
         }
-        Command::Filesystem(Filesystem::GetAttr(at)) => crate::layout::get(store, &at),
-        Command::Filesystem(Filesystem::SetAttr { at, chunk_size, oclass }) => {
-            crate::layout::set(store, &at, chunk_size, oclass.as_deref())
-        }
-        Command::Filesystem(Filesystem::ResetAttr(at)) => crate::layout::reset(store, &at),
         Command::Filesystem(Filesystem::Sync { .. }) => {
             store.ask(Ask::Sync)?;
             Ok(good(Text::line("everything acknowledged is on stable media"), Value::Null))
@@ -254,7 +244,7 @@ fn entry_point_of(
     }
 }
 
-pub fn usage(message: String) -> Failure {
+fn usage(message: String) -> Failure {
     Failure::new(FailureKind::Invalid, message)
 }
 
@@ -375,7 +365,7 @@ fn list_snapshots(store: &mut Store, pool: String, container: String) -> Result<
     }
 }
 
-pub fn good(text: Text, json: Value) -> Answered {
+fn good(text: Text, json: Value) -> Answered {
     Answered { text, json, status: status::DONE }
 }
 
@@ -387,7 +377,7 @@ fn json_of(value: &impl serde::Serialize) -> Result<Value> {
     serde_json::to_value(value).map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))
 }
 
-pub fn size(bytes: u64) -> String {
+fn size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
 }
 
@@ -481,18 +471,22 @@ fn container(done: &str, answer: Answer) -> Result<Answered> {
 
 /// The store's checker, then the filesystems' own, which believes nothing of it.
 fn check(store: &mut Store, repair: bool) -> Result<Answered> {
-    let mut report = match store.ask(Ask::Check { repair })? {
+    let mended = if repair { store.repair()? } else { Vec::new() };
+    let mut report = match store.ask(Ask::Check { repair: false })? {
         Answer::Checked(report) => report,
         other => return Err(unexpected(&other)),
     };
     let filesystems = store.check_filesystems()?;
-    let mut text = Text::pairs(&[
+    let told = mended
+        .iter()
+        .fold(Text::default(), |text, what| text.and(Text::line(format!("mended: {what}"))));
+    let mut text = told.and(Text::pairs(&[
         ("objects", report.objects.to_string()),
         ("keys", report.keys.to_string()),
         ("extents", report.extents.to_string()),
         ("buckets", report.buckets.to_string()),
         ("blocks", report.blocks.to_string()),
-    ]);
+    ]));
     for checked in &filesystems {
         let (name, found) = (format!("{}/{}", checked.pool, checked.container), &checked.report);
         text = text.and(Text::line(format!(
@@ -521,6 +515,7 @@ fn check(store: &mut Store, repair: bool) -> Result<Answered> {
     let status = if report.findings.is_empty() { status::DONE } else { status::DAMAGED };
     let mut json = json_of(&report)?;
     json["filesystems"] = json_of(&filesystems)?;
+    json["mended"] = mended.into();
     Ok(Answered { text, json, status })
 }
 

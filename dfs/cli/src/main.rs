@@ -5,7 +5,6 @@ mod args;
 mod assign;
 mod commands;
 mod entry;
-mod layout;
 mod output;
 mod progress;
 mod scrub;
@@ -65,12 +64,7 @@ fn run(line: CommandLine) -> Result<u8, Failure> {
 fn execute(line: CommandLine) -> Result<Answered, Failure> {
     let path = match &line.command {
         Command::Filesystem(filesystem) => {
-            let named = line.global.embedded.as_ref();
-            match filesystem.path() {
-                // Of a file that is to be made, the mount that it will be in.
-                Some(path) if !path.exists() => store::store_by_path(path, named),
-                path => path.or(named).cloned(),
-            }
+            filesystem.path().or(line.global.embedded.as_ref()).cloned()
         }
         Command::Container(container) => match container.path() {
             Some(path) => store::store_by_path(path, line.global.embedded.as_ref()),

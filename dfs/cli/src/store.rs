@@ -83,6 +83,29 @@ impl Store {
         block_on(check_all(client)).map_err(|e| Failure::new(kind(&e), e.to_string()))
     }
 
+    /// Mends the store and every filesystem in it; what was done.
+    pub fn repair(&mut self) -> Result<Vec<String>, Failure> {
+        let Some(client) = self.door.client() else {
+            let holder = match self.ask(Ask::About)? {
+                Answer::About(about) => about.holder,
+                other => return Err(commands::unexpected(&other)),
+            };
+            let message = format!(
+                "the store is in use by {holder}; unmount it first (fusermount3 -u MOUNTPOINT), then run \
+                 daos filesystem check --repair --embedded {}",
+                self.path.display()
+            );
+            return Err(Failure::new(FailureKind::InUse, message));
+        };
+        let mut mended = match self.ask(Ask::Check { repair: true })? {
+            Answer::Checked(report) => report.findings,
+            other => return Err(commands::unexpected(&other)),
+        };
+        let all = block_on(repair_all(client));
+        mended.extend(all.map_err(|e| Failure::new(kind(&e), e.to_string()))?);
+        Ok(mended)
+    }
+
     /// Another process holds the store, and serves users meanwhile.
     pub fn is_mounted(&self) -> bool {
         self.door.is_daemon()
@@ -131,6 +154,28 @@ pub struct CheckedFilesystem {
     pub pool: String,
     pub container: String,
     pub report: dfs::Report,
+}
+
+async fn repair_all(client: daos_client::Client) -> dfs::Result<Vec<String>> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_nanos() as u64);
+    let mut mended = Vec::new();
+    for pool in client.pools().await? {
+        let pool = client.pool(&pool.id.0.to_string()).await?;
+        for info in pool.containers().await? {
+            let container = pool.container(&info.uuid.to_string()).await?;
+            match dfs::repair(&container, now).await {
+                Err(dfs::Error::NotFormatted) => {}
+                Err(error) => mended.push(format!("{}/{}: {error}", pool.label(), info.label)),
+                Ok(repaired) => {
+                    let all = repaired.mended.into_iter();
+                    mended
+                        .extend(all.map(|what| format!("{}/{}: {what}", pool.label(), info.label)));
+                }
+            }
+        }
+    }
+    Ok(mended)
 }
 
 async fn check_all(client: daos_client::Client) -> dfs::Result<Vec<CheckedFilesystem>> {

@@ -27,6 +27,7 @@ use crate::object::{Body as ObjectBody, ObjectKey, Record as ObjectRecord};
 use crate::pages::BucketId;
 use crate::reclaim::{Contents, Entry, EntryBody, roots};
 use crate::record::{BLOCK, Body, ExtentBody, Record, Run, Single};
+use crate::repair::{Lost, Mendable, Owner};
 use crate::store::{BUCKET_BLOCKS, BlockAddr, SegmentUse, View};
 use crate::vos::Vos;
 
@@ -34,39 +35,13 @@ use crate::vos::Vos;
 const FINDINGS_MAX: usize = 200;
 
 impl Vos {
-    /// Verifies everything. With `repair`, counters that are wrong are corrected and blocks that nothing refers to freed;
-    /// what that changed is still among the findings.
+    /// Verifies everything. With `repair`, what can be mended is; the findings are from before, and what was done.
     pub(crate) async fn check(&self, repair: bool) -> Result<CheckReport> {
         let _paused = Paused::new(self);
-        let before = self.store.newest();
-        let mut audit = Audit::new(self);
-        let walked = audit.run().await;
-        // Also where the walk met a bucket that was freed meanwhile: that is no finding.
-        if self.store.newest() != before {
-            return Err(Error::Invalid("the store is in use: a check needs it to stay as it is"));
+        match repair {
+            true => self.check_and_repair().await,
+            false => Ok(Audit::all(self).await?.0),
         }
-        walked?;
-        let (leaked, counters) = (std::mem::take(&mut audit.leaked), audit.wrong_counters());
-        let mut report = audit.report;
-        if repair && !(leaked.is_empty() && counters.is_empty()) {
-            self.repair(&leaked, counters).await?;
-            report.findings.push("counters were corrected and leaked blocks freed".to_owned());
-        }
-        Ok(report)
-    }
-
-    async fn repair(&self, leaked: &[Run], counters: Vec<(ContainerId, (u64, u64))>) -> Result<()> {
-        use crate::store::{BlockRun, Claim, Tx, TxOptions};
-        let options = TxOptions { claim: Claim::GiveBack, ..TxOptions::default() };
-        let correct = |tx: &mut Tx<'_>| {
-            counters.iter().try_for_each(|(id, counts)| self.roots.set_counters(tx, *id, *counts))
-        };
-        self.store.transact(options, correct).await?;
-        for run in leaked {
-            let run = BlockRun::new(BlockAddr(run.start), run.blocks);
-            self.store.transact(options, |tx: &mut Tx<'_>| tx.free_blocks(run)).await?;
-        }
-        self.store.force().await
     }
 }
 
@@ -97,7 +72,7 @@ enum Kind {
     Reclaim,
 }
 
-struct Audit<'v> {
+pub(crate) struct Audit<'v> {
     vos: &'v Vos,
     hash: DkeyHash,
     report: CheckReport,
@@ -109,13 +84,16 @@ struct Audit<'v> {
     containers: BTreeMap<ContainerId, ContainerRecord>,
     /// Objects and stored bytes, counted.
     counted: BTreeMap<ContainerId, (u64, u64)>,
-    leaked: Vec<Run>,
+    mendable: Mendable,
+    /// Whose tree the walk is in.
+    owner: Owner,
     /// Data to verify before going on.
     data: Vec<(Run, Vec<daos_types::Csum>, String)>,
 }
 
 /// What is known of the object that a walk is in.
 struct ObjectWalk {
+    key: ObjectKey,
     name: String,
     ordering: Ordering,
     place: Vec<u8>,
@@ -129,6 +107,20 @@ struct ObjectWalk {
 }
 
 impl<'v> Audit<'v> {
+    /// Looks at everything.
+    pub(crate) async fn all(vos: &'v Vos) -> Result<(CheckReport, Mendable)> {
+        let before = vos.store.newest();
+        let mut audit = Self::new(vos);
+        let walked = audit.run().await;
+        // Also where the walk met a bucket that was freed meanwhile: that is no finding.
+        if vos.store.newest() != before {
+            return Err(Error::Invalid("the store is in use: a check needs it to stay as it is"));
+        }
+        walked?;
+        audit.mendable.counters = audit.wrong_counters();
+        Ok((audit.report, audit.mendable))
+    }
+
     fn new(vos: &'v Vos) -> Self {
         Self {
             vos,
@@ -140,7 +132,8 @@ impl<'v> Audit<'v> {
             first_block: vos.store.fixed_buckets().addr.0,
             containers: BTreeMap::new(),
             counted: BTreeMap::new(),
-            leaked: Vec::new(),
+            mendable: Mendable::default(),
+            owner: Owner::Store,
             data: Vec::new(),
         }
     }
@@ -161,7 +154,9 @@ impl<'v> Audit<'v> {
         self.walk_reclaim(roots.reclaim.tree).await?;
         for (id, record) in self.containers.clone() {
             if let Some(history) = record.history {
+                self.owner = Owner::History(id);
                 self.walk_history(history, &format!("history of container {}", id.0)).await?;
+                self.owner = Owner::Store;
             }
             let counted = self.counted.get(&id).copied().unwrap_or_default();
             if counted != (record.objects, record.stored_bytes) {
@@ -212,6 +207,10 @@ impl<'v> Audit<'v> {
                 Ok((true, _)) => {}
                 Ok((false, _)) => break,
                 Err(error @ (Error::Damaged(_) | Error::Device { .. })) => {
+                    if let (Error::Damaged(_), Some((bucket, low))) = (&error, check.next()) {
+                        let (owner, what, low) = (self.owner, what.to_owned(), low.to_vec());
+                        self.mendable.lost.push(Lost { owner, tree, bucket, low, what });
+                    }
                     check.skip(&error.to_string());
                     continue;
                 }
@@ -288,11 +287,13 @@ impl<'v> Audit<'v> {
         for (key, stored_bytes, tree) in trees {
             let mut walk = ObjectWalk::new(key);
             let what = format!("object {}", key.oid());
+            self.owner = Owner::Object(key);
             self.walk(tree, &what, &mut |audit, pair| {
                 audit.visit(&mut walk, pair);
                 Ok(())
             })
             .await?;
+            self.owner = Owner::Store;
             self.end_object(walk, key, stored_bytes);
         }
         Ok(())
@@ -413,6 +414,9 @@ impl<'v> Audit<'v> {
         if walk.ordering != Ordering::Hash || walk.place.is_empty() {
             return;
         }
+        if !walk.has_dkey || walk.akeys == 0 {
+            self.mendable.broken.push((walk.key, walk.place.clone()));
+        }
         if !walk.has_dkey {
             self.find(format!("{}: a dkey has values but no name", walk.name));
         }
@@ -428,6 +432,7 @@ impl<'v> Audit<'v> {
         counted.1 += stored_bytes;
         if walk.stored_bytes != stored_bytes {
             let found = walk.stored_bytes;
+            self.mendable.sizes.push((key, found));
             self.find(format!("{}: stored bytes say {stored_bytes}, there are {found}", walk.name));
         }
     }
@@ -525,7 +530,7 @@ impl<'v> Audit<'v> {
             (true, true, _) => self.find(format!("block {block} is data and part of a bucket")),
             (false, false, true) => {
                 self.find(format!("block {block} is allocated but nothing refers to it"));
-                self.leaked.push(Run { start: block, blocks: 1 });
+                self.mendable.leaked.push(Run { start: block, blocks: 1 });
             }
             (true, _, false) | (_, true, false) => {
                 self.find(format!("block {block} is in use but not allocated"));
@@ -538,6 +543,7 @@ impl<'v> Audit<'v> {
 impl ObjectWalk {
     fn new(key: ObjectKey) -> Self {
         Self {
+            key,
             name: format!("object {}", key.oid()),
             ordering: Ordering::of(key.oid()).unwrap_or(Ordering::Hash),
             place: Vec::new(),

@@ -13,6 +13,8 @@ mod container;
 mod draft;
 mod fetch;
 mod flat;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod gather;
 mod ground;
 mod guess;
@@ -36,6 +38,7 @@ mod props;
 mod punch;
 pub mod reclaim;
 mod record;
+mod repair;
 mod roots;
 mod scrub;
 mod snapshot;
@@ -48,7 +51,6 @@ pub(crate) mod testing;
 mod transact;
 mod update;
 mod vos;
-mod watch;
 
 pub use store::{
     BUCKET_BLOCKS, BlockAddr, BlockRun, Claim, Committed, DataWrite, FormatOptions, Lsn,

@@ -112,3 +112,8 @@ pub async fn scrub(client: &Client) -> daos_types::Result<Vec<Finding>> {
     }
     Ok(found)
 }
+
+/// Until one of both is done.
+pub async fn race(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    futures_lite::future::or(one, other).await;
+}

@@ -7,6 +7,6 @@ mod disk;
 mod fill;
 mod look;
 
-pub use disk::{Machine, Region, flip, regions, scrub};
+pub use disk::{Machine, Region, flip, race, regions, scrub};
 pub use fill::{FILES, Filled, filled};
 pub use look::{Seen, is_damage, look};

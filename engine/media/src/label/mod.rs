@@ -9,6 +9,8 @@
 //! overwritten.
 
 mod area;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod probe;
 mod record;
 

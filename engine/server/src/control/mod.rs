@@ -13,11 +13,15 @@
 //! 3. Only the owner of the socket and root can connect (mode 0600).
 
 mod client;
+#[cfg(feature = "fuzz")]
+mod fuzz;
 mod protocol;
 mod scrub;
 mod server;
 
 pub use client::Connection;
+#[cfg(feature = "fuzz")]
+pub use fuzz::control_line;
 pub use protocol::{
     About, Answer, Ask, Checked, ContainerDetails, ContainerEntry, Failure, FailureKind,
     LINE_BYTES_MAX, Limits, PoolDetails, PoolEntry, SnapshotEntry, VERSION,

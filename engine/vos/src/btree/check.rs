@@ -139,6 +139,11 @@ impl TreeCheck {
         Ok(true)
     }
 
+    /// The node that the next step would look at, and a key that leads to it.
+    pub(crate) fn next(&self) -> Option<(BucketId, &[u8])> {
+        self.todo.last().map(|todo| (todo.bucket, todo.low.as_slice()))
+    }
+
     /// Gives up the bucket that the next step would look at, for a reason such as a checksum, and what is below it.
     pub fn skip(&mut self, why: &str) {
         if let Some(todo) = self.todo.pop() {

@@ -5,6 +5,7 @@
 //! What keys and values mean (`object`, and the semantics above it); residence, logging and undo of buckets (the arena).
 
 mod check;
+mod cut;
 mod finger;
 mod leaf;
 mod node;
@@ -13,6 +14,7 @@ mod tree;
 pub use check::{Reached, TreeCheck, TreeCounts};
 pub use finger::Fingers;
 pub use leaf::Way;
+pub(crate) use node::empty_leaf;
 pub(crate) use tree::check_sizes;
 pub use tree::{Tree, TreeEdit, TreeView};
 

@@ -49,6 +49,11 @@ fn u16_bytes(value: usize) -> [u8; 2] {
     u16::try_from(value).expect("offsets and lengths in a bucket fit 16 bits").to_le_bytes()
 }
 
+/// Makes a bucket of zeros an empty leaf.
+pub(crate) fn empty_leaf(page: &mut [u8]) {
+    page[HEAP_AT..HEAP_AT + 2].copy_from_slice(&u16_bytes(BUCKET_BYTES));
+}
+
 /// A node to read.
 #[derive(Clone, Copy)]
 pub(super) struct Node<'a>(&'a Page);
@@ -494,20 +499,13 @@ fn changed_slots(
     count: usize,
     old_and_new: impl Fn(usize) -> (usize, usize),
 ) -> Option<(usize, SmallVec<[u8; 512]>)> {
-    let (mut first, mut bytes, mut end) = (None, SmallVec::new(), 0);
-    for index in 0..count {
+    let differs = |&index: &usize| {
         let (old, new) = old_and_new(index);
-        if old == new && first.is_none() {
-            continue;
-        }
-        first.get_or_insert(index);
-        bytes.extend_from_slice(&u16_bytes(new));
-        if old != new {
-            end = bytes.len();
-        }
-    }
-    bytes.truncate(end);
-    first.map(|first| (first, bytes))
+        old != new
+    };
+    let first = (0..count).find(differs)?;
+    let last = (first..count).rfind(differs)?;
+    Some((first, (first..=last).flat_map(|index| u16_bytes(old_and_new(index).1)).collect()))
 }
 
 fn write_slots<P: PagesMut + ?Sized>(

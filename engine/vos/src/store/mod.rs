@@ -13,6 +13,8 @@ mod checkpoint;
 #[cfg(test)]
 mod crash_tests;
 mod data;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod header;
 mod mend;
 #[cfg(test)]

@@ -3,14 +3,16 @@
 //!
 //! Nothing is read from the strip: a batch that is home is not needed any more, and no other is there between two of them.
 
-use daos_media::label;
+use daos_media::{How, IoBuf, label};
 use daos_types::{Csum, Damage, Error, Place, Result};
 
+use super::bucket;
 use super::header::{self, Header, SLOT_BYTES};
+use super::mend::mend;
 use super::store::{Store, TxOptions};
 use super::tx::Tx;
 use super::wal::{BlockHeader, WAL_BLOCK_BYTES};
-use crate::pages::{BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, Pages, PagesMut};
+use crate::pages::{BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, BucketKind, Pages, PagesMut};
 
 impl Store {
     /// Verifies what lies at fixed places, and what opening met. With the bytes that were read.
@@ -142,6 +144,74 @@ impl Store {
         };
         self.transact(TxOptions { claim: super::space::Claim::GiveBack, background: true }, touch)
             .await?;
+        Ok(())
+    }
+
+    /// Flips the one bit back that keeps a bucket on the device from being what it was; false: it is not so.
+    ///
+    /// Only the sector with the bit is written: cut off, it is as before.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) async fn mend_home(&self, bucket: BucketId) -> Result<bool> {
+        let (inner, address) = (&self.inner, bucket.byte_address());
+        inner.check_writable()?;
+        if self.residence(bucket) != Residence::Absent {
+            return Ok(false);
+        }
+        let image = inner.read(address, BUCKET_BYTES as u64, "a bucket").await?;
+        let mut whole = IoBuf::copy_of(&image);
+        if mend(&mut whole, bucket::MAGIC).is_none()
+            || bucket::verify(&whole, inner.id, bucket).is_err()
+        {
+            return Ok(false);
+        }
+        for (index, sector) in whole.chunks(header::SECTOR_BYTES).enumerate() {
+            let at = index * header::SECTOR_BYTES;
+            if sector != &image[at..at + header::SECTOR_BYTES] {
+                let data = IoBuf::copy_of(sector).into_bytes();
+                let written = inner.device.write(data, address + at as u64, How::Direct).await;
+                written.map_err(|error| Error::Device {
+                    what: "a bucket that is mended",
+                    address,
+                    kind: error.kind(),
+                })?;
+            }
+        }
+        inner.flush().await?;
+        Ok(true)
+    }
+
+    /// Writes an empty tree over a bucket that cannot be read. Cut off, it cannot be read still.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) async fn empty_node(&self, bucket: BucketId) -> Result<()> {
+        let inner = &self.inner;
+        inner.check_writable()?;
+        assert_eq!(self.residence(bucket), Residence::Absent, "what is in memory can be read");
+        let mut image = IoBuf::zeroed(BUCKET_BYTES);
+        crate::btree::empty_leaf(&mut image);
+        bucket::seal(&mut image, inner.id, bucket, BucketKind::Node, self.newest());
+        let written = inner.device.write(image.into_bytes(), bucket.byte_address(), How::Direct);
+        written.await.map_err(|error| Error::Device {
+            what: "a bucket that is mended",
+            address: bucket.byte_address(),
+            kind: error.kind(),
+        })?;
+        inner.flush().await
+    }
+
+    /// The segment table and the root are written home again if they were put right when the store was opened.
+    pub(crate) async fn mend_fixed_places(&self) -> Result<()> {
+        let met: Vec<u64> = {
+            let met = self.inner.found_at_open.borrow();
+            let buckets = met.iter().filter(|damage| damage.place == Place::Bucket);
+            buckets.map(|damage| damage.address).collect()
+        };
+        for address in met {
+            self.write_home_again(BucketId((address / BUCKET_BYTES as u64) as u32)).await?;
+        }
         Ok(())
     }
 

@@ -1,0 +1,155 @@
+//! A damaged store is mended: what one flipped bit did is undone, what is lost is cut out, what is left of it is in `/lost+found`
+//! or in its place, the second check is clean, and power that goes at any write of the repair costs nothing more.
+
+use std::rc::Rc;
+
+use daos_damage::{Filled, Machine, Region, filled, flip, is_damage, look, regions};
+use daos_media::{Device, Fault, FaultDevice, Kind, MemDevice};
+use daos_sim::tree::tree;
+use daos_xstream::{Handle, Random, sim};
+use dfs::{Dfs, MountOptions, Repaired};
+
+const SPACE_AT: u64 = 12 << 20;
+const NOW: u64 = 1_700_000_000_000_000_000;
+
+/// As `daos fs check --repair` does it; what was done.
+async fn repair(machine: &Machine) -> Result<Vec<String>, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let mut done = machine.client.check(true).await.map_err(|e| text(&e))?.findings;
+    let container = machine.container().await.map_err(|e| text(&e))?;
+    let Repaired { mended, .. } = dfs::repair(&container, NOW).await.map_err(|e| text(&e))?;
+    done.extend(mended);
+    Ok(done)
+}
+
+async fn findings(machine: &Machine) -> Vec<String> {
+    let mut found = machine.client.check(false).await.unwrap().findings;
+    let dfs = machine.mount().await.unwrap();
+    found.extend(dfs.check(|_| {}).await.unwrap().findings);
+    found
+}
+
+/// Damages a bucket so that more than one bit is wrong.
+async fn ruin(disk: &MemDevice, bucket: u64) {
+    for at in [100, 3000, 9000, 16000] {
+        flip(disk, bucket + at, 0x5a).await;
+    }
+}
+
+/// A container table and the like: then there is nothing to mend.
+fn is_beyond(error: &str) -> bool {
+    error.contains("damage: target 0, Bucket") || error.contains("no such")
+}
+
+async fn mends(handle: &Handle, filled: &Filled, disk: &Rc<MemDevice>, context: &str) -> bool {
+    let machine = Machine::open(disk.clone(), handle, false).await.unwrap();
+    let done = match repair(&machine).await {
+        Ok(done) => done,
+        Err(error) => {
+            assert!(is_beyond(&error), "{context}: {error}");
+            return false;
+        }
+    };
+    let left = findings(&machine).await;
+    // Data cannot be rebuilt: it stays damaged, and told.
+    let left: Vec<_> = left.iter().filter(|finding| !finding.contains("Data at byte")).collect();
+    assert!(left.is_empty(), "{context}: {left:#?}\nafter {done:#?}");
+    let again = repair(&machine).await.unwrap();
+    assert!(again.iter().all(|what| what.contains("Data at byte")), "{context}: {again:#?}");
+    let dfs =
+        Dfs::mount(machine.container().await.unwrap(), MountOptions::default()).await.unwrap();
+    match tree(&dfs).await {
+        Ok(_) => {}
+        Err(error) => assert!(is_damage(&error), "{context}: {error}"),
+    }
+    machine.vos.stop().await.unwrap();
+    let _ = filled;
+    true
+}
+
+#[test]
+fn a_sound_store_is_not_changed() {
+    sim::run(3, |handle| async move {
+        let filled = filled(&handle).await;
+        let machine = Machine::open(filled.stopped.clone(), &handle, false).await.unwrap();
+        let newest = machine.vos.store().newest();
+        assert_eq!(repair(&machine).await.unwrap(), Vec::<String>::new());
+        assert_eq!(machine.vos.store().newest(), newest, "nothing was written");
+    });
+}
+
+#[test]
+fn one_flipped_bit_of_any_bucket_is_undone() {
+    sim::run(4, |handle| async move {
+        let filled = filled(&handle).await;
+        let all = regions(&filled.stopped, SPACE_AT).await;
+        let mut random = Random::from_seed(5);
+        let buckets: Vec<_> = all
+            .iter()
+            .filter(|(region, _, _)| matches!(region, Region::Bucket | Region::Fixed))
+            .collect();
+        for (_, address, bytes) in buckets.iter().step_by(3) {
+            let disk = filled.stopped.copy();
+            let at = address + random.below(*bytes);
+            flip(&disk, at, 1 << random.below(8)).await;
+            let context = format!("bucket at {address}, byte {at}");
+            let machine = Machine::open(disk.clone(), &handle, false).await.unwrap();
+            machine.client.check(true).await.unwrap();
+            machine.vos.stop().await.unwrap();
+            let machine = Machine::open(disk, &handle, false).await.unwrap();
+            assert_eq!(findings(&machine).await, Vec::<String>::new(), "{context}");
+            let seen = look(&*machine.mount().await.unwrap(), &filled.tree, &context).await;
+            assert!(seen.damaged.is_empty(), "{context}: {:?}", seen.damaged);
+        }
+    });
+}
+
+#[test]
+fn ruined_buckets_are_cut_out_and_the_rest_is_whole() {
+    sim::run(5, |handle| async move {
+        let filled = filled(&handle).await;
+        let all = regions(&filled.stopped, SPACE_AT).await;
+        let mut mended = 0;
+        for (_, address, _) in all.iter().filter(|(region, _, _)| *region == Region::Bucket) {
+            let disk = filled.stopped.copy();
+            ruin(&disk, *address).await;
+            let context = format!("ruined bucket at {address}");
+            mended += u32::from(mends(&handle, &filled, &disk, &context).await);
+        }
+        println!("{mended} mended");
+        assert!(mended > 20);
+    });
+}
+
+#[test]
+fn power_may_go_at_any_write_of_a_repair() {
+    sim::run(6, |handle| async move {
+        let filled = filled(&handle).await;
+        let all = regions(&filled.stopped, SPACE_AT).await;
+        let buckets: Vec<_> =
+            all.iter().filter(|(region, _, _)| *region == Region::Bucket).collect();
+        let mut cut = 0;
+        // Leaves in the middle of the store: of the object table, or of the large directory.
+        for (_, address, _) in buckets.iter().skip(buckets.len() / 2).step_by(4).take(3) {
+            for nth in (1..60).step_by(7) {
+                let disk = filled.stopped.copy();
+                ruin(&disk, *address).await;
+                let fragile = FaultDevice::new(disk, handle.clone(), nth);
+                let machine = Machine::open(fragile.clone(), &handle, false).await.unwrap();
+                fragile.aim(Kind::Write, nth, Fault::Cut);
+                let gone = fragile.was_cut();
+                let work = async { drop(repair(&machine).await) };
+                daos_damage::race(work, gone.wait()).await;
+                fragile.cut();
+                cut += 1;
+                let survivor: Rc<dyn Device> = fragile.survivor().await.unwrap();
+                let machine = Machine::open(survivor, &handle, false).await.unwrap();
+                let context = format!("ruined bucket at {address}, cut at write {nth}");
+                let done = repair(&machine).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+                let left = findings(&machine).await;
+                assert!(left.is_empty(), "{context}: {left:#?} after {done:#?}");
+            }
+        }
+        assert!(cut > 10);
+    });
+}
