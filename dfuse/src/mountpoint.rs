@@ -101,14 +101,6 @@ pub fn source_name(store: &Path) -> String {
     String::from_utf8_lossy(store.as_os_str().as_bytes()).replace(['\n', ','], "?")
 }
 
-/// Lets the kernel read ahead as much as one request carries: the protocol only lets a server lower the default of 128 KiB.
-pub fn raise_read_ahead(mountpoint: &Path, kib: u32) -> io::Result<()> {
-    let mount =
-        mounts::at(mountpoint).ok_or_else(|| io::Error::other("the mount is not listed"))?;
-    let (major, minor) = mount.device;
-    std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), kib.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

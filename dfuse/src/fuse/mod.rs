@@ -1,12 +1,25 @@
-//! The FUSE transport, over the crate `fuser`: mounts, parses requests, makes one call, replies.
+//! The FUSE transport: mounts, parses requests, makes one call, replies.
+//!
+//! ```text
+//! mount.rs        the mount                     session.rs   handshake, threads, end
+//! channel.rs      the device                    buffer.rs    where requests are read into
+//! abi.rs          structures on the wire        request.rs   bytes > request       reply.rs   answer > bytes
+//! adapter.rs      request > one call > reply    requests.rs  counts
+//! ```
 //!
 //! # Not here
 //! What a call means: `dfs`. When a request runs: `exec.rs`.
 
+mod abi;
 mod adapter;
-mod convert;
+mod buffer;
+mod channel;
+mod mount;
+mod reply;
+mod request;
 mod requests;
 mod session;
 
+pub use mount::{detach, remount};
 pub use requests::Requests;
-pub use session::{FuseConfig, Mounted, Unmounted, Unmounter, detach};
+pub use session::{FuseConfig, Mounted, Unmounted, Unmounter};

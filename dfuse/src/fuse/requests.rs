@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const OPCODES: usize = 64;
 
 /// `enum fuse_opcode` of `linux/fuse.h`, by number.
-const NAMES: [(usize, &str); 50] = [
+const NAMES: [(usize, &str); 51] = [
     (0, "OTHER"),
     (1, "LOOKUP"),
     (2, "FORGET"),
@@ -57,6 +57,7 @@ const NAMES: [(usize, &str); 50] = [
     (50, "SYNCFS"),
     (51, "TMPFILE"),
     (52, "STATX"),
+    (53, "COPY_FILE_RANGE_64"),
 ];
 
 /// Counts since the mount. One relaxed addition per request.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use daos_client::Client;
+use daos_client::{Client, Container};
 use dfs::{Dfs, MountOptions};
-use dfuse::fuse::{FuseConfig, Mounted, Unmounter};
+use dfuse::fuse::{FuseConfig, Mounted, Requests, Unmounter};
 use dfuse::ops::Filesystem;
 use dfuse::options::MountFlags;
 use futures_lite::future::block_on;
@@ -61,14 +61,22 @@ pub fn config(mountpoint: &Path) -> FuseConfig {
     }
 }
 
-/// A filesystem over a model target, in memory.
-pub fn model_dfs() -> Arc<Dfs> {
+/// A container of a model target, in memory.
+pub fn model_container() -> Container {
     let client = Client::new(vec![daos_model::spawn_model()]);
     block_on(async {
         let pool = client.pool_or_create("default").await.expect("a pool");
-        let container = pool.container_or_create("home").await.expect("a container");
-        Dfs::mount(container, MountOptions::default()).await.expect("a filesystem")
+        pool.container_or_create("home").await.expect("a container")
     })
+}
+
+pub fn dfs_of(container: &Container) -> Arc<Dfs> {
+    block_on(Dfs::mount(container.clone(), MountOptions::default())).expect("a filesystem")
+}
+
+/// A filesystem over a model target.
+pub fn model_dfs() -> Arc<Dfs> {
+    dfs_of(&model_container())
 }
 
 /// A mount of this process.
@@ -83,14 +91,27 @@ impl TestMount {
         Self::with(model_dfs(), |_| {})
     }
 
+    /// And how many requests of each kind there were.
+    pub fn counted() -> (Self, Arc<Requests>) {
+        Self::mounted(model_dfs(), |_| {})
+    }
+
     pub fn with<F: Filesystem>(fs: Arc<F>, change: impl FnOnce(&mut FuseConfig)) -> Self {
+        Self::mounted(fs, change).0
+    }
+
+    fn mounted<F: Filesystem>(
+        fs: Arc<F>,
+        change: impl FnOnce(&mut FuseConfig),
+    ) -> (Self, Arc<Requests>) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut config = config(dir.path());
         change(&mut config);
         let mut mounted = Mounted::new(fs, &config).expect("a mount");
         let unmounter = mounted.unmounter();
+        let requests = mounted.requests();
         let thread = std::thread::spawn(move || mounted.run());
-        Self { dir: Some(dir), unmounter, thread: Some(thread) }
+        (Self { dir: Some(dir), unmounter, thread: Some(thread) }, requests)
     }
 
     pub fn path(&self) -> PathBuf {
