@@ -21,6 +21,9 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    if settings.remount {
+        return remount(&settings);
+    }
     if !settings.foreground && !daemon_child {
         return background::start();
     }
@@ -39,6 +42,24 @@ fn main() -> ExitCode {
     };
     // Threads may still wait for a kernel that does not answer: the process ends all the same.
     std::process::exit(code)
+}
+
+/// What `mount -o remount` calls, where the flags of the mount are the kernel's and no daemon is asked.
+fn remount(settings: &Settings) -> ExitCode {
+    let at = &settings.mountpoint;
+    let changed = match daos_server::mounts::at(at) {
+        Some(mount) if mount.is_dfuse() => {
+            dfuse::fuse::remount(at, &settings.flags, settings.read_only).map_err(|e| e.to_string())
+        }
+        _ => Err("no dfuse is mounted there".into()),
+    };
+    match changed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("dfuse: {} is not remounted: {why}", at.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn settings(command_line: CommandLine) -> Result<Settings, String> {

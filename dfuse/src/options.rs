@@ -162,6 +162,8 @@ pub struct Settings {
     pub memory: Option<u64>,
     pub cache: Option<u64>,
     pub flags: MountFlags,
+    /// Not a new mount: the flags of one that is there change, `read_only` among them.
+    pub remount: bool,
 }
 
 impl CommandLine {
@@ -196,6 +198,7 @@ impl CommandLine {
                 allow_other: everyone || asked.allow_other,
                 default_permissions: everyone || asked.allow_other || asked.default_permissions,
             },
+            remount: asked.remount,
         })
     }
 
@@ -273,6 +276,9 @@ struct MountOptions {
     exec: Option<bool>,
     noatime: bool,
     dirsync: bool,
+    remount: bool,
+    /// An option that only a mount that is there can have.
+    listed: Option<String>,
 }
 
 impl MountOptions {
@@ -284,7 +290,10 @@ impl MountOptions {
                 None => options.set(option)?,
             }
         }
-        Ok(options)
+        match &options.listed {
+            Some(option) if !options.remount => Err(unknown(option)),
+            _ => Ok(options),
+        }
     }
 
     fn assign(&mut self, key: &str, value: &str) -> Result<(), String> {
@@ -307,6 +316,8 @@ impl MountOptions {
             },
             // What the mount is called and how mount(8) and systemd treat it is theirs.
             "fsname" | "subtype" | "comment" => {}
+            // What mount(8) finds listed with a mount that it is to change.
+            "user_id" | "group_id" | "max_read" | "blksize" => self.listed = Some(key.into()),
             _ if key.starts_with("x-") || key.starts_with("X-") => {}
             _ => return Err(unknown(&format!("{key}={value}"))),
         }
@@ -341,12 +352,7 @@ impl MountOptions {
             // Addressed to mount(8) and systemd.
             "auto" | "noauto" | "user" | "users" | "nouser" | "owner" | "group" | "nofail"
             | "_netdev" => {}
-            "remount" => {
-                return Err(
-                    "remount is not supported: unmount, and mount again with the new options"
-                        .into(),
-                );
-            }
+            "remount" => self.remount = true,
             _ if option.starts_with("x-") || option.starts_with("X-") => {}
             _ => return Err(unknown(option)),
         }
@@ -428,11 +434,19 @@ mod tests {
             ("size=lots", "'lots' is not a size"),
             ("sync=sometimes", "'sometimes'"),
             ("threads=0", "'0'"),
-            ("remount,ro", "remount"),
+            ("user_id=0", "'user_id'"),
         ] {
             let error = settings(&["/s", "/m", "-o", option]).unwrap_err();
             assert!(error.contains(part), "{option}: {error}");
         }
+    }
+
+    #[test]
+    fn a_remount_takes_what_is_listed_with_the_mount() {
+        let listed = "ro,relatime,nodev,user_id=0,group_id=0,default_permissions,remount";
+        let s = settings(&["/s", "/m", "-o", listed]).unwrap();
+        assert!(s.remount && s.read_only && !s.flags.dev && s.flags.suid);
+        assert!(!settings(&["/s", "/m"]).unwrap().remount);
     }
 
     #[test]

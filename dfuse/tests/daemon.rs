@@ -4,7 +4,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use daos_server::mounts;
@@ -218,6 +218,87 @@ fn mount_and_fstab_can_call_it() {
     fs::write(site.mnt().join("f"), "x").unwrap();
     let daemon = Daemon { pid: holder(&site.store()).unwrap() };
     unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn mount_can_make_it_read_only_and_writable_again() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let bin = Path::new(DFUSE).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    // By itself, through the helper with what mount(8) finds listed with the mount, and by our own name.
+    let by_kernel = |how: &str| {
+        let options = format!("remount,{how}");
+        Command::new("mount").args(["-i", "-o", &options]).arg(site.mnt()).output().unwrap()
+    };
+    let by_helper = |how: &str| {
+        let listed = "relatime,user_id=0,group_id=0,default_permissions,allow_other";
+        Command::new("mount.fuse3")
+            .arg(site.store())
+            .arg(site.mnt())
+            .args(["-t", "fuse.dfuse", "-o", &format!("{listed},remount,{how}")])
+            .env("PATH", &path)
+            .output()
+            .unwrap()
+    };
+    if Command::new("mount.fuse3").arg("--version").output().is_err() {
+        eprintln!("Skipped(mount.fuse3 is not installed)");
+        return;
+    }
+    let file = site.mnt().join("f");
+    for remount in [&by_kernel as &dyn Fn(&str) -> Output, &by_helper] {
+        let output = remount("ro");
+        assert!(output.status.success(), "{}", text(&output));
+        let refused = fs::write(&file, "x").unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+        let output = remount("rw");
+        assert!(output.status.success(), "{}", text(&output));
+        fs::write(&file, "x").unwrap();
+        assert!(fs::metadata(&file).unwrap().is_file());
+    }
+    let elsewhere = Command::new(DFUSE).args(["/s", "/", "-o", "remount,ro"]).output().unwrap();
+    assert!(!elsewhere.status.success() && text(&elsewhere).contains("no dfuse is mounted"));
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn a_user_mounts_by_fusermount() {
+    require_fuse!();
+    let user = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]);
+        command
+    };
+    let fuse = user("sh").args(["-c", "command -v fusermount3 && : <>/dev/fuse"]).output();
+    if !fuse.is_ok_and(|output| output.status.success()) {
+        eprintln!("Skipped(users have no fusermount3, no /dev/fuse or no setpriv)");
+        return;
+    }
+    let site = Site::new();
+    std::os::unix::fs::chown(site.mnt(), Some(65534), Some(65534)).unwrap();
+    std::os::unix::fs::chown(site.dir.path(), Some(65534), Some(65534)).unwrap();
+    // A copy: what cargo builds may be where users cannot go.
+    let program = site.dir.path().join("dfuse");
+    fs::copy(DFUSE, &program).unwrap();
+    let output = user(program.to_str().unwrap())
+        .arg("--embedded")
+        .arg(site.store())
+        .arg(site.mnt())
+        .args(["--size", SIZE])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let daemon = Daemon { pid: holder(&site.store()).unwrap() };
+    let within =
+        |script: &str| user("sh").args(["-c", script, "sh"]).arg(site.mnt()).output().unwrap();
+    let output = within("umask 027 && echo hi >$1/f && stat -c %a $1/f && cat $1/f");
+    assert_eq!(text(&output), "640\nhi\n");
+    assert!(mounts::at(&site.mnt()).unwrap().is_dfuse());
+    let output = within("fusermount3 -u $1");
+    assert!(output.status.success(), "{}", text(&output));
     daemon.wait();
 }
 
