@@ -351,6 +351,46 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_space_keeps_no_dkey_from_others() {
+        sim::run(1, |handle| async move {
+            let (_, vos) = fixture(&handle).await;
+            let vos = std::rc::Rc::new(vos);
+            let object = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 0, 1);
+            let key = |chunk: u64| KeyRef::new(object, Dkey::from_u64(chunk), "0");
+            let request = |op: Op| {
+                Request::Transact(Transact { container: ID, conditions: vec![], ops: vec![op] })
+            };
+            let write = |chunk: u64, byte: u8| {
+                let data = vec![byte; 1 << 20].into();
+                request(Op::UpdateArray { key: key(chunk), offset: 0, data })
+            };
+            let mut chunks = 0;
+            while vos.handle(write(chunks, 1)).await.is_ok() {
+                chunks += 1;
+            }
+            let guard = vos.store().read_guard();
+            let writers: Vec<_> = (0..chunks.min(8))
+                .map(|chunk| {
+                    let (vos, write) = (vos.clone(), write(chunk, 2));
+                    handle.spawn(async move { vos.handle(write).await })
+                })
+                .collect();
+            handle.sleep(std::time::Duration::from_secs(1)).await;
+            let before = handle.monotonic();
+            for chunk in 0..chunks.min(8) {
+                let there = Op::Allocate { key: key(chunk), offset: 0, len: 1 << 20 };
+                vos.handle(request(there)).await.unwrap();
+            }
+            assert!(handle.monotonic() - before < 1_000_000_000, "they waited for a writer");
+            drop(guard);
+            for writer in writers {
+                writer.await.unwrap();
+            }
+            is_sound(&vos).await;
+        });
+    }
+
+    #[test]
     fn attributes_outlive_the_process_and_go_with_their_container() {
         sim::run(1, |handle| async move {
             let (device, vos) = fixture(&handle).await;

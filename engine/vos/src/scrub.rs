@@ -161,9 +161,10 @@ struct Step<'v> {
 
 impl Step<'_> {
     async fn advance(&mut self, cursor: &Cursor) -> Result<Option<Cursor>> {
+        let vos = self.vos;
         match cursor.phase {
             Phase::Fixed => {
-                let (found, bytes) = self.vos.store.scrub_fixed().await?;
+                let (found, bytes) = vos.store.scrub_fixed().await?;
                 self.done.bytes += bytes;
                 for damage in found {
                     self.find("what lies at a fixed place", Whose::default(), Some(damage));
@@ -171,13 +172,15 @@ impl Step<'_> {
                 Ok(cursor.next_phase())
             }
             Phase::Pools => {
-                let pools = self.vos.roots.pools;
+                let _guard = vos.store.read_guard();
+                let pools = vos.roots.pools;
                 let leaf =
                     self.leaf(&cursor.key, "the pool table", Whose::default(), |_| Ok(Some(pools)));
                 Ok(cursor.behind(leaf.await?.and_then(|leaf| leaf.high)))
             }
             Phase::Containers => {
-                let table = self.vos.roots.containers;
+                let _guard = vos.store.read_guard();
+                let table = vos.roots.containers;
                 let whose = Whose::default();
                 let leaf =
                     self.leaf(&cursor.key, "the container table", whose, |_| Ok(Some(table)));
@@ -421,7 +424,9 @@ impl Step<'_> {
     }
 
     async fn reclaim(&mut self, cursor: &Cursor) -> Result<Option<Cursor>> {
-        let list = self.vos.roots.reclaim.tree;
+        let vos = self.vos;
+        let _guard = vos.store.read_guard();
+        let list = vos.roots.reclaim.tree;
         let leaf = self.leaf(&cursor.key, "the reclaim list", Whose::default(), |_| Ok(Some(list)));
         let Some(leaf) = leaf.await? else { return Ok(None) };
         for (key, value) in leaf.pairs {
@@ -442,7 +447,9 @@ impl Step<'_> {
         let behind = Some(cursor.at(after(&cursor.key)));
         let Some((number, from)) = inner.split_first_chunk::<2>() else { return Ok(behind) };
         let number = u16::from_be_bytes(*number);
-        let list = self.vos.roots.reclaim.tree;
+        let vos = self.vos;
+        let _guard = vos.store.read_guard();
+        let list = vos.roots.reclaim.tree;
         let tree = |pages: &View<'_>| {
             let value = list.value(pages, &cursor.key)?;
             Ok(match value.and_then(Entry::parse).map(|entry| entry.body) {

@@ -83,7 +83,8 @@ impl Vos {
                 Err(_) if matches!(basis, Basis::Guess(_)) => basis = Basis::Plan,
                 Err(Error::NoSpace) if short < SHORT_MAX => {
                     short += 1;
-                    // Nothing is held meanwhile that others could wait for.
+                    // Nothing is held meanwhile that others could wait for: who gives back may need the same dkey.
+                    held = None;
                     if !self.make_room(frees).await? {
                         return Err(Error::NoSpace);
                     }

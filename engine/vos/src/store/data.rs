@@ -220,7 +220,8 @@ impl Inner {
         let mut state = self.state.borrow_mut();
         write.complete.set(true);
         state.pending.writes.remove(&(write.run.addr.0, id));
-        state.drain_cancelled();
+        let freed = state.drain_cancelled();
+        self.frees.set(self.frees.get() + u64::from(freed));
         state.advance();
         let flush_due = self.sync.flush_due(&state.marks);
         drop(state);

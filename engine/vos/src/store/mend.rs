@@ -74,6 +74,10 @@ impl Inner {
         let Mended { expected, found } = mend(&mut whole, bucket::MAGIC)?;
         let header = bucket::verify(&whole, self.id, bucket).ok()?;
         self.found_at_open(Place::Bucket, bucket.byte_address(), expected, found);
+        let mut mended = self.mended.borrow_mut();
+        if !mended.contains(&bucket) {
+            mended.push(bucket);
+        }
         Some((whole, header))
     }
 }

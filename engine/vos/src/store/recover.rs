@@ -154,11 +154,13 @@ impl Store {
             }
         }
         recover(&inner).await?;
+        let store = Self { inner };
         if !options.read_only {
-            inner.hold_grant().await?;
-            inner.start();
+            store.inner.hold_grant().await?;
+            store.inner.start();
+            store.mend_fixed_places().await?;
         }
-        Ok(Self { inner })
+        Ok(store)
     }
 }
 

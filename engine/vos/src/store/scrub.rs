@@ -20,14 +20,16 @@ impl Store {
     /// # Errors
     /// Those of the device.
     pub async fn scrub_fixed(&self) -> Result<(Vec<Damage>, u64)> {
-        let mut found = self.inner.found_at_open.borrow().clone();
+        let met = self.inner.found_at_open.borrow().clone();
+        let mut found = met.clone();
         let mut bytes = self.scrub_label(&mut found).await?;
         bytes += self.scrub_headers(&mut found).await?;
         bytes += self.scrub_log(&mut found).await?;
         let fixed = self.fixed_buckets();
         let first = (fixed.addr.0 / super::BUCKET_BLOCKS) as u32;
         for number in first..first + fixed.blocks / super::BUCKET_BLOCKS as u32 {
-            found.extend(self.scrub_bucket(BucketId(number)).await?);
+            let damage = self.scrub_bucket(BucketId(number)).await?;
+            found.extend(damage.filter(|damage| !met.contains(damage)));
             bytes += BUCKET_BYTES as u64;
         }
         Ok((found, bytes))
@@ -121,16 +123,24 @@ impl Store {
         if before == Residence::Changed {
             return Ok(None);
         }
-        let damage = match self.inner.read_bucket(bucket).await {
-            Ok(_) => return Ok(None),
-            Err(Error::Damaged(damage)) => *damage,
-            Err(error) => return Err(error),
-        };
+        // Not through `read_bucket`: that puts right what it can.
+        let inner = &self.inner;
+        let image = inner.read_home(bucket).await?;
+        let Err(not) = bucket::verify(&image, inner.id, bucket) else { return Ok(None) };
+        if inner.repairs.borrow().contains_key(&bucket) {
+            return Ok(None);
+        }
+        let damage = self.named(Place::Bucket, bucket.byte_address(), not.expected, not.found);
         if self.residence(bucket) != before {
             // Changed or gone meanwhile: then what is on the device is no matter.
             return Ok(None);
         }
-        if before == Residence::Clean && !self.inner.read_only {
+        let fixed = inner.mend_fixed(bucket, &image).is_some();
+        if fixed && !inner.read_only {
+            self.mend_fixed_places().await?;
+            // Told here.
+            inner.found_at_open.borrow_mut().retain(|met| *met != damage);
+        } else if before == Residence::Clean && !inner.read_only {
             self.write_home_again(bucket).await?;
         }
         Ok(Some(damage))
@@ -202,16 +212,24 @@ impl Store {
         inner.flush().await
     }
 
-    /// The segment table and the root are written home again if they were put right when the store was opened.
+    /// The segment table and the root are written home again where they were put right.
     pub(crate) async fn mend_fixed_places(&self) -> Result<()> {
-        let met: Vec<u64> = {
-            let met = self.inner.found_at_open.borrow();
-            let buckets = met.iter().filter(|damage| damage.place == Place::Bucket);
-            buckets.map(|damage| damage.address).collect()
-        };
-        for address in met {
-            self.write_home_again(BucketId((address / BUCKET_BYTES as u64) as u32)).await?;
+        self.inner.mending.set(true);
+        let result = self.write_mended().await;
+        self.inner.mending.set(false);
+        result
+    }
+
+    async fn write_mended(&self) -> Result<()> {
+        let mended = self.inner.mended.borrow().clone();
+        for bucket in &mended {
+            self.write_home_again(*bucket).await?;
         }
+        if !mended.is_empty() {
+            self.checkpoint().await?;
+        }
+        // Some perhaps were put right once more for that.
+        self.inner.mended.borrow_mut().retain(|bucket| !mended.contains(bucket));
         Ok(())
     }
 

@@ -45,6 +45,8 @@ const TRIM_KEEP: u32 = 64;
 /// One segment in so many is for deletes, and one in so many for buckets; and at most this many segments are.
 const DELETE_SHARE: u32 = 256;
 const DELETE_SEGMENTS_MAX: u32 = 64;
+/// Segments that are kept for deletes, at most, when the host has no more to give; twice as many for buckets.
+const FULL_KEEP: u32 = 4;
 const META_SHARE: u32 = 40;
 const META_SEGMENTS_MAX: u32 = 2048;
 /// Segments for buckets that data may take while what it replaces is not free yet, at most.
@@ -52,6 +54,8 @@ const REPLACE_SEGMENTS_MAX: u32 = 16;
 /// Blocks of the longest extent: a shorter rest of a segment is not worth a run of its own.
 const RUN_BLOCKS_WISHED: u32 = 32;
 
+// The host is asked for more while there are so many.
+const _: () = assert!(3 * FULL_KEEP < GRANT_SEGMENTS / 4);
 const _: () = assert!(SEGMENT_BLOCKS as usize == BITMAP_BYTES * 8);
 
 /// One bit per block of a segment.
@@ -298,36 +302,70 @@ impl Space {
 
     /// Blocks that new data may not take.
     pub(super) fn reserve_blocks(&self) -> u64 {
-        u64::from(self.data_floor(Claim::Grow)) * u64::from(SEGMENT_BLOCKS)
+        let floors = self.floors(Self::data_floor(Claim::Grow));
+        floors.0.max(floors.1)
     }
 
-    /// Segments that data of this claim leaves.
-    fn data_floor(&self, claim: Claim) -> u32 {
-        match claim {
-            Claim::Grow => self.delete_segments + self.meta_segments,
-            Claim::Replace => self.delete_segments + self.meta_segments - self.replace_segments,
-            Claim::GiveBack => 0,
+    /// Segments for deletes, for buckets, and the part of the latter for data that replaces data.
+    fn kept(&self) -> [u32; 3] {
+        [self.delete_segments, self.meta_segments, self.replace_segments]
+    }
+
+    /// The same of what is granted: so much is at hand when the host turns out to be full. With more a large store could not even be
+    /// overwritten then.
+    fn kept_granted(&self) -> [u32; 3] {
+        let [delete, meta, replace] = self.kept();
+        [delete.min(FULL_KEEP), meta.min(2 * FULL_KEEP), replace.min(FULL_KEEP)]
+    }
+
+    /// What data, or buckets, of this claim have to leave: of all space, and of what is granted. If the host is full there is no other.
+    fn floors(&self, floor: impl Fn([u32; 3]) -> u64) -> (u64, u64) {
+        let granted = floor(self.kept_granted());
+        (if self.host_full { 0 } else { floor(self.kept()) }, granted)
+    }
+
+    /// Whether so many blocks can be had beyond the floors.
+    fn is_beyond(&self, (all, granted): (u64, u64), wanted: u64) -> bool {
+        self.available >= all + wanted && self.granted_available >= granted + wanted
+    }
+
+    /// Whether a free segment may be opened.
+    fn may_open(&self, (all, granted): (u64, u64)) -> bool {
+        let blocks = |segments: u32| u64::from(segments) * u64::from(SEGMENT_BLOCKS);
+        blocks(self.free_segments) > all && blocks(self.spare_segments) > granted
+    }
+
+    /// Blocks that data of this claim leaves.
+    fn data_floor(claim: Claim) -> impl Fn([u32; 3]) -> u64 {
+        move |[delete, meta, replace]| {
+            let segments = match claim {
+                Claim::Grow => delete + meta,
+                Claim::Replace => delete + meta - replace,
+                Claim::GiveBack => 0,
+            };
+            u64::from(segments) * u64::from(SEGMENT_BLOCKS)
         }
     }
 
     /// Blocks that buckets of this claim leave.
-    fn bucket_floor(&self, claim: Claim) -> u64 {
-        let delete = u64::from(self.delete_segments) * u64::from(SEGMENT_BLOCKS);
-        match claim {
-            Claim::Grow => delete,
-            Claim::Replace => delete / 2,
-            Claim::GiveBack => 0,
+    fn bucket_floor(claim: Claim) -> impl Fn([u32; 3]) -> u64 {
+        move |[delete, ..]| {
+            let delete = u64::from(delete) * u64::from(SEGMENT_BLOCKS);
+            match claim {
+                Claim::Grow => delete,
+                Claim::Replace => delete / 2,
+                Claim::GiveBack => 0,
+            }
         }
     }
 
     /// The segment to take data blocks from; `None` when there is none at hand.
     pub(super) fn choose_data(&mut self, wanted: u32, claim: Claim) -> Option<u32> {
-        let floor = self.data_floor(claim);
-        let reserved = u64::from(floor) * u64::from(SEGMENT_BLOCKS);
-        if self.available < reserved + u64::from(wanted) {
+        let floors = self.floors(Self::data_floor(claim));
+        if !self.is_beyond(floors, u64::from(wanted)) {
             return None;
         }
-        let open_free = self.free_segments > floor;
+        let open_free = self.may_open(floors);
         let wish = wanted.min(RUN_BLOCKS_WISHED) as u16;
         let fits = |summary: &Summary, wish: u16, meta: bool| {
             summary.free >= wish
@@ -372,15 +410,15 @@ impl Space {
 
     /// The segment to take a bucket from; `None` when there is none at hand.
     pub(super) fn choose_bucket(&mut self, claim: Claim) -> Option<u32> {
-        let floor = self.bucket_floor(claim);
-        if self.available < floor + BUCKET_BLOCKS {
+        let floors = self.floors(Self::bucket_floor(claim));
+        if !self.is_beyond(floors, BUCKET_BLOCKS) {
             return None;
         }
         let current = self.summaries[self.meta_cursor as usize];
         if current.kind == SegmentKind::Meta && current.groups > 0 {
             return Some(self.meta_cursor);
         }
-        let open_free = u64::from(self.free_segments) * u64::from(SEGMENT_BLOCKS) > floor;
+        let open_free = self.may_open(floors);
         let meta = |summary: &Summary| summary.kind == SegmentKind::Meta && summary.groups > 0;
         let found = (self.meta_groups > 0).then(|| self.find(self.meta_cursor, meta)).flatten();
         let found = found.or_else(|| {
@@ -866,12 +904,40 @@ mod tests {
             space.take_data(segment, [0; 4], 256);
             segments.push(segment);
         }
+        assert_eq!(segments, [], "two are for buckets and deletes, and the host has to be asked");
+        while let Some(segment) = space.choose_data(256, Claim::GiveBack) {
+            space.take_data(segment, [0; 4], 256);
+            segments.push(segment);
+        }
         assert_eq!(segments, [3, 4]);
         assert_eq!(space.next_grant(64), Some((0, 3)));
         assert_eq!(space.bytes_of((5, 2)), ((16 << 20) + (5 << 20), 2 << 20));
         assert_eq!(space.available(), 6 * 256);
         space.set_host_full();
         assert_eq!(space.available(), 0);
+    }
+
+    #[test]
+    fn a_full_host_leaves_something_for_deletes_and_for_overwrites() {
+        let mut space = Space::new(Area { start: 16 << 20, bytes: 8 << 30 });
+        for segment in 0..8192 {
+            space.learn(segment, Entry { allocated: [0; 4], kind: SegmentKind::Free });
+        }
+        space.grant_used();
+        space.granted(0, 64);
+        space.set_host_full();
+        let mut left = 64;
+        for (claim, leaves) in [(Claim::Grow, 12), (Claim::Replace, 8), (Claim::GiveBack, 0)] {
+            assert_eq!(space.choose_bucket(Claim::Grow).is_some(), left > 4);
+            while let Some(segment) = space.choose_data(256, claim) {
+                space.take_data(segment, [0; 4], 256);
+                left -= 1;
+            }
+            assert_eq!(left, leaves, "{claim:?}");
+        }
+        assert_eq!(space.choose_bucket(Claim::GiveBack), None);
+        space.granted(64, 64);
+        assert!(space.choose_data(256, Claim::Grow).is_some());
     }
 
     #[test]

@@ -172,11 +172,9 @@ impl State {
         self.stable.wake_all();
     }
 
-    /// Gives back cancelled reservations whose device writes are complete.
-    pub(super) fn drain_cancelled(&mut self) {
-        if self.cancelled.is_empty() {
-            return;
-        }
+    /// Gives back cancelled reservations whose device writes are complete; whether there were any.
+    pub(super) fn drain_cancelled(&mut self) -> bool {
+        let before = self.cancelled.len();
         let (pending, space) = (&self.pending, &mut self.space);
         self.cancelled.retain(|run| {
             let busy = pending.overlaps(*run);
@@ -185,6 +183,7 @@ impl State {
             }
             busy
         });
+        self.cancelled.len() < before
     }
 
     /// Notes bytes that a power cut would take; when there are too many of them, asks for a flush.

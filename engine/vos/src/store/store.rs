@@ -7,7 +7,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -44,6 +45,8 @@ const FREES_AFTER_MAX: Duration = Duration::from_secs(10);
 const TRIM_AFTER: Duration = Duration::from_secs(4);
 /// Runs of segments that are returned at a time.
 const TRIM_RUNS: usize = 64;
+/// Segments that are returned at a time when the store is opened.
+const TRIM_PIECE: u32 = 256;
 /// Time between checkpoints while there are changes.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(15);
 
@@ -69,6 +72,10 @@ pub(super) struct Inner {
     pub(super) repairs: RefCell<IdMap<BucketId, (Bytes, bucket::BucketHeader)>>,
     /// Damage that opening met and could do without.
     pub(super) found_at_open: RefCell<Vec<Damage>>,
+    /// Of the root and the segment table: what was put right in memory, and is to be written home again.
+    pub(super) mended: RefCell<Vec<BucketId>>,
+    /// That is being done.
+    pub(super) mending: Cell<bool>,
     /// Those who wait for a frame; while there are any, only operations with pins go on.
     frame_waiters: Cell<u32>,
     pins: Semaphore,
@@ -77,7 +84,7 @@ pub(super) struct Inner {
     pub(super) cleaning: Semaphore,
     granting: Semaphore,
     /// Blocks came free so often, and so many wait for that; reservations that are held.
-    frees: Cell<u64>,
+    pub(super) frees: Cell<u64>,
     free_waiters: Cell<u32>,
     reservations: Cell<u32>,
     /// Times that the host gave something.
@@ -234,11 +241,8 @@ impl Store {
         let mut left = blocks;
         let mut room = Room::default();
         while left > 0 {
-            let choice = {
-                let mut state = self.inner.state.borrow_mut();
-                state.drain_cancelled();
-                state.space.choose_data(left, options.claim)
-            };
+            self.inner.drain_cancelled();
+            let choice = self.inner.state.borrow_mut().space.choose_data(left, options.claim);
             let Some(segment) = choice else {
                 self.inner.make_room(&mut room, false).await?;
                 continue;
@@ -271,36 +275,39 @@ impl Store {
         let inner = &self.inner;
         let _waiting = FreeWaiter::new(inner);
         let give_up = inner.handle.monotonic() + FREES_AFTER_MAX.as_nanos() as u64;
-        let (handle, progress) = (inner.handle.clone(), inner.progress.clone());
-        inner.handle.spawn(async move {
-            handle.sleep(FREES_AFTER_MAX).await;
-            progress.notify_all();
-        });
+        let mut timer = pin!(inner.handle.sleep_until(give_up));
         loop {
             inner.check_writable()?;
-            let progress = inner.progress.wait();
-            inner.state.borrow_mut().drain_cancelled();
+            let mut progress = pin!(inner.progress.wait());
+            inner.drain_cancelled();
             inner.end_quarantine();
             if inner.frees.get() > seen {
                 return Ok(true);
             }
-            let (target, persisted) = {
+            let (target, persisted, cancelled) = {
                 let state = inner.state.borrow();
                 let target = state.space.quarantined_up_to();
                 let persisted = (state.marks.persisted, state.strip_persisted);
-                (target, persisted)
+                (target, persisted, !state.cancelled.is_empty())
             };
             match target {
                 Some((lsn, strip)) if lsn > persisted.0 || strip > persisted.1 => {
                     inner.persist_to(lsn, strip).await?;
                     continue;
                 }
-                None if inner.reservations.get() == 0 => return Ok(false),
+                None if inner.reservations.get() == 0 && !cancelled => return Ok(false),
                 _ if inner.handle.monotonic() >= give_up => return Ok(false),
                 _ => {}
             }
             // A reader or a writer holds it back, and says when it is done.
-            progress.await;
+            poll_fn(|context| {
+                let over = timer.as_mut().poll(context).is_ready();
+                match progress.as_mut().poll(context) {
+                    Poll::Pending if !over => Poll::Pending,
+                    _ => Poll::Ready(()),
+                }
+            })
+            .await;
         }
     }
 
@@ -451,6 +458,8 @@ impl Inner {
             loading: RefCell::default(),
             repairs: RefCell::default(),
             found_at_open: RefCell::default(),
+            mended: RefCell::default(),
+            mending: Cell::new(false),
             frame_waiters: Cell::new(0),
             pins: Semaphore::new(budget - UNPINNED),
             pins_max: pins_max(budget),
@@ -596,8 +605,20 @@ impl Inner {
             }
             drop(state);
             task.done.set();
+            if !inner.mended.borrow().is_empty() && !inner.mending.get() && !inner.read_only {
+                // Before a second bit is lost, too.
+                let written = Store { inner }.mend_fixed_places().await;
+                if let Err(error) = written {
+                    tracing::warn!(%error, "a bucket that was put right is not written again yet");
+                }
+            }
         });
         load
+    }
+
+    /// A bucket as it lies on the device.
+    pub(super) async fn read_home(&self, bucket: BucketId) -> Result<IoBuf> {
+        self.read_how(bucket.byte_address(), BUCKET_BYTES as u64, "a bucket", How::Direct).await
     }
 
     /// A bucket from the device, verified.
@@ -606,7 +627,7 @@ impl Inner {
         bucket: BucketId,
     ) -> Result<(IoBuf, bucket::BucketHeader)> {
         let address = bucket.byte_address();
-        let image = self.read_how(address, BUCKET_BYTES as u64, "a bucket", How::Direct).await?;
+        let image = self.read_home(bucket).await?;
         match bucket::verify(&image, self.id, bucket) {
             Ok(header) => Ok((image, header)),
             Err(not) => match self.repairs.borrow().get(&bucket) {
@@ -748,7 +769,12 @@ impl Inner {
     /// Returns what an earlier life of the store left behind.
     pub(super) async fn trim_all(&self) {
         let runs = self.state.borrow().space.not_granted();
-        for run in runs {
+        // In pieces: who asks for space meanwhile waits for one of them.
+        let pieces = runs.into_iter().flat_map(|(first, count)| {
+            let piece = move |at| (first + at, TRIM_PIECE.min(count - at));
+            (0..count).step_by(TRIM_PIECE as usize).map(piece)
+        });
+        for run in pieces {
             let _one = self.granting.acquire(1).await;
             // What was granted meanwhile is somebody's.
             let is_still = self.state.borrow().space.is_not_granted(run);
@@ -791,6 +817,12 @@ impl Inner {
         let any = state.space.end_quarantine(persisted, strip, reader, busy);
         self.frees.set(self.frees.get() + u64::from(any));
         any
+    }
+
+    /// Gives back reserved blocks that nobody wants any more and nobody is writing still.
+    pub(super) fn drain_cancelled(&self) {
+        let any = self.state.borrow_mut().drain_cancelled();
+        self.frees.set(self.frees.get() + u64::from(any));
     }
 
     /// Somebody who holds blocks back is done.
@@ -1128,10 +1160,8 @@ impl Drop for Reservation {
         self.inner.reservations.set(self.inner.reservations.get() - 1);
         let left = self.left.take();
         if !left.is_empty() {
-            self.inner.frees.set(self.inner.frees.get() + 1);
-            let mut state = self.inner.state.borrow_mut();
-            state.cancelled.extend(left);
-            state.drain_cancelled();
+            self.inner.state.borrow_mut().cancelled.extend(left);
+            self.inner.drain_cancelled();
         }
         self.inner.tell_free_waiters();
     }
