@@ -14,6 +14,8 @@ mod abi;
 mod adapter;
 mod buffer;
 mod channel;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod mount;
 mod reply;
 mod request;

@@ -2,7 +2,7 @@
 
 use daos_types::ObjectId;
 
-use crate::btree::{Tree, Way};
+use crate::btree::{Fingers, Tree, Way};
 use crate::container::ContainerRecord;
 use crate::flat;
 use crate::kv::Kv;
@@ -13,7 +13,7 @@ use crate::record::Record;
 pub use crate::store::fuzz::{header, wal_block};
 
 /// One bucket: a tree of which the root is all there is.
-struct OnePage(Vec<u8>);
+struct OnePage(Vec<u8>, Fingers);
 
 impl Pages for OnePage {
     fn page(&self, bucket: BucketId) -> Result<&[u8], Abort> {
@@ -22,6 +22,10 @@ impl Pages for OnePage {
 
     fn kind(&self, bucket: BucketId) -> Result<BucketKind, Abort> {
         if bucket == BucketId(1) { Ok(BucketKind::Node) } else { Err(Abort::Fault(bucket)) }
+    }
+
+    fn fingers(&self) -> &Fingers {
+        &self.1
     }
 }
 
@@ -34,7 +38,7 @@ pub fn bucket(data: &[u8]) {
     page[64..64 + head_len].copy_from_slice(&head[..head_len]);
     let cells = &cells[..cells.len().min(BUCKET_BYTES / 2 - 64)];
     page[BUCKET_BYTES - cells.len()..].copy_from_slice(cells);
-    let (pages, tree) = (OnePage(page), Tree { root: BucketId(1) });
+    let (pages, tree) = (OnePage(page, Fingers::default()), Tree { root: BucketId(1) });
     let mut way = Way::default();
     let Ok(pairs) = tree.leaf_at(&pages, b"", &mut way) else { return };
     assert!(pairs.is_sorted_by(|a, b| a.0 < b.0), "keys are in order");

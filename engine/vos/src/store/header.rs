@@ -24,6 +24,10 @@ const MAGIC: u32 = u32::from_le_bytes(*b"dCKP");
 const VERSION: u32 = 3;
 const AT_CSUM: usize = 4;
 const AT_COVERED: usize = 8;
+/// No counter gets this far: what says so is no header of ours, and counting on from it would begin again at zero.
+const COUNTERS_END: u64 = 1 << 63;
+/// Those of the numbers from byte 32 on that are counters; an epoch follows the clock, which may be anywhere.
+const COUNTERS: [usize; 6] = [0, 1, 2, 3, 4, 6];
 
 /// The state of the store at one checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,14 +86,15 @@ impl Header {
         bytes
     }
 
-    /// `None`: torn, never written, or of another store.
+    /// `None`: torn, never written, of another store, or with a counter that nobody counted to.
     pub(super) fn decode(bytes: &[u8], store: StoreId) -> Option<Self> {
         let csum = crc32c(&bytes[AT_COVERED..SECTOR_BYTES]);
         let field = |index: usize| get_u64(bytes, 32 + 8 * index);
         let valid = get_u32(bytes, 0) == MAGIC
             && get_u32(bytes, AT_CSUM) == csum.0
             && get_store(bytes, 8) == store
-            && (1..=VERSION).contains(&get_u32(bytes, 24));
+            && (1..=VERSION).contains(&get_u32(bytes, 24))
+            && COUNTERS.iter().all(|index| field(*index) < COUNTERS_END);
         let header = Self {
             store,
             generation: field(0),
@@ -102,7 +107,7 @@ impl Header {
             strip_done: field(6),
             clean: field(7) == 1,
         };
-        (valid && header.tail_lsn.0 <= header.mark.0.saturating_add(1)).then_some(header)
+        (valid && header.tail_lsn.0 <= header.mark.0 + 1).then_some(header)
     }
 
     /// What a slot holds, also if one bit of it was flipped: the older slot in its place would be an older store.
@@ -160,5 +165,17 @@ mod tests {
         };
         assert_eq!(of_version(1), Some(header(1)));
         assert_eq!(of_version(VERSION + 1), None);
+    }
+
+    #[test]
+    fn counters_that_could_not_go_on_are_refused() {
+        let header = header(2);
+        for index in COUNTERS {
+            let mut bytes = header.encode();
+            put_u64(&mut bytes, 32 + 8 * index, u64::MAX);
+            let csum = crc32c(&bytes[AT_COVERED..SECTOR_BYTES]);
+            put_u32(&mut bytes, AT_CSUM, csum.0);
+            assert_eq!(Header::decode(&bytes, header.store), None, "counter {index}");
+        }
     }
 }
