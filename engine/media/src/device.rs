@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use daos_xstream::sync::{LocalReceiver, LocalSender, oneshot};
+use daos_xstream::oneshot;
+use daos_xstream::sync::{self, LocalReceiver, LocalSender};
 
 use crate::IoBuf;
 
@@ -71,6 +72,8 @@ pub struct Io<T>(State<T>);
 enum State<T> {
     Complete(Option<io::Result<T>>),
     InFlight(LocalReceiver<io::Result<T>>),
+    /// Completed by another thread.
+    Elsewhere(oneshot::Receiver<io::Result<T>>),
 }
 
 /// Resolves an [`Io`]; dropped without, the operation has failed.
@@ -84,8 +87,14 @@ impl<T> Io<T> {
 
     /// An operation that the sender completes.
     pub fn in_flight() -> (IoSender<T>, Self) {
-        let (sender, receiver) = oneshot();
+        let (sender, receiver) = sync::oneshot();
         (sender, Self(State::InFlight(receiver)))
+    }
+
+    /// An operation that a sender on another thread completes.
+    pub(crate) fn elsewhere() -> (oneshot::Sender<io::Result<T>>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(State::Elsewhere(receiver)))
     }
 
     /// Whether awaiting it would not wait.
@@ -94,6 +103,7 @@ impl<T> Io<T> {
         match &self.0 {
             State::Complete(_) => true,
             State::InFlight(receiver) => receiver.is_ready(),
+            State::Elsewhere(receiver) => receiver.is_ready(),
         }
     }
 
@@ -108,6 +118,10 @@ impl<T> Io<T> {
                 Some(result) => Ok(result),
                 None => Err(Self(State::InFlight(receiver))),
             },
+            State::Elsewhere(receiver) => match receiver.take() {
+                Some(result) => Ok(result),
+                None => Err(Self(State::Elsewhere(receiver))),
+            },
             State::Complete(None) => Err(self),
         }
     }
@@ -120,15 +134,17 @@ impl<T> Future for Io<T> {
     type Output = io::Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        match &mut self.0 {
+        let received = match &mut self.0 {
             State::Complete(result) => {
-                Poll::Ready(result.take().expect("not polled after it resolved"))
+                return Poll::Ready(result.take().expect("not polled after it resolved"));
             }
-            State::InFlight(receiver) => Pin::new(receiver).poll(context).map(|result| {
-                result.unwrap_or_else(|| {
-                    Err(io::Error::new(io::ErrorKind::BrokenPipe, "the device was closed"))
-                })
-            }),
-        }
+            State::InFlight(receiver) => Pin::new(receiver).poll(context),
+            State::Elsewhere(receiver) => Pin::new(receiver).poll(context),
+        };
+        received.map(|result| {
+            result.unwrap_or_else(|| {
+                Err(io::Error::new(io::ErrorKind::BrokenPipe, "the device was closed"))
+            })
+        })
     }
 }

@@ -18,6 +18,7 @@ use crate::timer::Timers;
 use crate::turn::Lending;
 use crate::wake::{Remote, TaskId, TaskWaker};
 
+pub(crate) type Call = Box<dyn FnOnce() + Send>;
 type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 pub(crate) struct Core {
@@ -37,6 +38,10 @@ pub(crate) struct Core {
     pub panicked: RefCell<Option<Box<dyn Any + Send>>>,
     /// `main` has its result.
     pub ended: Cell<bool>,
+    /// A guest has the turn.
+    pub guest: Cell<bool>,
+    /// What it does after it.
+    pub call: RefCell<Option<Call>>,
     /// When the owner, asleep, wakes by itself.
     pub sleeps_until_ns: Cell<u64>,
     /// There are pollers of whose descriptors the owner, asleep, does not know.
@@ -76,6 +81,8 @@ impl Core {
             scratch: RefCell::default(),
             panicked: RefCell::default(),
             ended: Cell::new(false),
+            guest: Cell::new(false),
+            call: RefCell::default(),
             sleeps_until_ns: Cell::new(u64::MAX),
             pollers_changed: Cell::new(false),
         }))

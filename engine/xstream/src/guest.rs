@@ -9,17 +9,19 @@
 //! 2. A guest touches no poller: devices and endpoints belong to the owner's thread. What a task has queued on one for
 //!    submission is a reason to wake the owner.
 //! 3. A panic of a task in a guest's turn ends the xstream, not the guest: it goes on in the owner.
-//! 4. Every xstream that was woken in a scope has been run, or its owner woken, when the scope ends.
+//! 4. A call that blocks is made with no turn held, when there is nothing else to run and no answer to see to, and by at
+//!    most one guest of the process at a time, so that the others are there for what comes meanwhile. Its time does not count.
+//! 5. Every xstream that was woken in a scope has been run, or its owner woken, when the scope ends.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst, fence};
 use std::time::{Duration, Instant};
 
-use crate::executor::Core;
+use crate::executor::{Call, Core};
 use crate::thread::TASKS_PER_TURN;
 use crate::wake::{Entered, Remote, on_xstream};
 
@@ -31,6 +33,14 @@ struct Scope {
     open: bool,
     /// The xstreams that were woken in it, and not looked after yet.
     woken: Vec<Arc<Remote>>,
+}
+
+/// A guest blocks, or is about to.
+static BLOCKS: AtomicBool = AtomicBool::new(false);
+
+/// Takes the right to block, which [`Guest::make`] gives back.
+pub(crate) fn may_block() -> bool {
+    !BLOCKS.swap(true, SeqCst)
 }
 
 thread_local! {
@@ -55,6 +65,8 @@ pub(crate) fn leave_to_scope(remote: &Arc<Remote>) -> bool {
 pub struct Guest {
     outermost: bool,
     until: Cell<Option<Instant>>,
+    /// What was left to it, and is not made yet.
+    call: RefCell<Option<Call>>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -63,21 +75,68 @@ impl Guest {
     pub fn enter() -> Self {
         let outermost = !on_xstream()
             && SCOPE.with_borrow_mut(|scope| !std::mem::replace(&mut scope.open, true));
-        Self { outermost, until: Cell::new(None), not_send: PhantomData }
+        Self { outermost, until: Cell::default(), call: RefCell::default(), not_send: PhantomData }
     }
 
     /// Runs what was woken since the scope began, or since the last call; true if anything ran, so that there may be answers.
     pub fn help(&self) -> bool {
+        loop {
+            let mut ran = false;
+            while let Some(remote) = self.next() {
+                ran |= self.run(&remote);
+            }
+            if ran {
+                return true;
+            }
+            let Some(call) = self.call.take() else { return false };
+            self.make(call);
+        }
+    }
+
+    /// Runs the xstream until nothing is ready, time is up, or its owner wants it. True if it ran.
+    fn run(&self, remote: &Remote) -> bool {
         let mut ran = false;
-        while let Some(remote) = self.next() {
-            let until = self.until.get().unwrap_or_else(|| {
-                let until = Instant::now() + Duration::from_micros(GUEST_US_MAX);
-                self.until.set(Some(until));
-                until
-            });
-            ran |= run(&remote, until);
+        while remote.has_woken() {
+            let until = self.until();
+            if Instant::now() >= until {
+                remote.wake_owner();
+                break;
+            }
+            // Between setting `has_woken`, which whoever woke a task has done, and looking for the turn.
+            fence(SeqCst);
+            let Some(held) = remote.turn.try_take() else { break };
+            let Some(core) = held.core() else { break };
+            let owner_needed = run_turns(core, until);
+            // There is none yet: `BLOCKS` is this guest's until it has made it.
+            if let Some(call) = core.call.take() {
+                *self.call.borrow_mut() = Some(call);
+            }
+            drop(held);
+            ran = true;
+            if owner_needed {
+                remote.wake_owner();
+                break;
+            }
+            // Between letting go of the turn and looking at `has_woken` again.
+            fence(SeqCst);
         }
         ran
+    }
+
+    /// A call that panics drops what it owes, which its xstream sees.
+    fn make(&self, call: Call) {
+        let begun = Instant::now();
+        let _made = catch_unwind(AssertUnwindSafe(call));
+        BLOCKS.store(false, SeqCst);
+        self.until.set(self.until.get().map(|until| until + begun.elapsed()));
+    }
+
+    fn until(&self) -> Instant {
+        self.until.get().unwrap_or_else(|| {
+            let until = Instant::now() + Duration::from_micros(GUEST_US_MAX);
+            self.until.set(Some(until));
+            until
+        })
     }
 
     fn next(&self) -> Option<Arc<Remote>> {
@@ -96,33 +155,14 @@ impl Drop for Guest {
         while let Some(remote) = self.next() {
             remote.wake_owner();
         }
+        if let Some(call) = self.call.take() {
+            self.make(call);
+            while let Some(remote) = self.next() {
+                remote.wake_owner();
+            }
+        }
         SCOPE.with_borrow_mut(|scope| scope.open = false);
     }
-}
-
-/// Runs the xstream until nothing is ready, time is up, or its owner wants it. True if it ran.
-fn run(remote: &Remote, until: Instant) -> bool {
-    let mut ran = false;
-    while remote.has_woken() {
-        if Instant::now() >= until {
-            remote.wake_owner();
-            break;
-        }
-        // Between setting `has_woken`, which whoever woke a task has done, and looking for the turn.
-        fence(SeqCst);
-        let Some(held) = remote.turn.try_take() else { break };
-        let Some(core) = held.core() else { break };
-        let owner_needed = run_turns(core, until);
-        drop(held);
-        ran = true;
-        if owner_needed {
-            remote.wake_owner();
-            break;
-        }
-        // Between letting go of the turn and looking at `has_woken` again.
-        fence(SeqCst);
-    }
-    ran
 }
 
 /// True if the owner is needed for what is left. The caller holds the turn.
@@ -131,7 +171,9 @@ fn run_turns(core: &Rc<Core>, until: Instant) -> bool {
         return true;
     }
     let _entered = Entered::enter(core);
+    core.guest.set(true);
     let turns = catch_unwind(AssertUnwindSafe(|| while turn(core) && Instant::now() < until {}));
+    core.guest.set(false);
     if let Err(panic) = turns {
         *core.panicked.borrow_mut() = Some(panic);
         return true;
@@ -354,6 +396,47 @@ mod tests {
             drop(guest);
             thread.join().unwrap();
         }
+    }
+
+    #[test]
+    fn a_blocking_call_is_made_after_the_turn_by_one_guest_at_a_time() {
+        let (mailbox, mut inbox) = mailbox::<oneshot::Sender<Option<ThreadId>>>(64);
+        let thread = Xstream::start(lending(), move |handle| async move {
+            while let Some(reply) = inbox.recv().await {
+                if !handle.claim_guest() {
+                    reply.send(None);
+                    continue;
+                }
+                let (sender, made) = oneshot::channel();
+                handle.leave_to_guest(move || {
+                    std::thread::sleep(Duration::from_millis(5));
+                    sender.send(std::thread::current().id());
+                });
+                handle.spawn(async move { reply.send(made.await) });
+            }
+        })
+        .unwrap();
+        let callers: Vec<_> = (0..3)
+            .map(|_| {
+                let mailbox = mailbox.clone();
+                std::thread::spawn(move || {
+                    let mut made = 0;
+                    for _ in 0..30 {
+                        let guest = Guest::enter();
+                        let (sender, answer) = oneshot::channel();
+                        mailbox.send(sender).map_err(drop).unwrap();
+                        while guest.help() {}
+                        drop(guest);
+                        made += u32::from(answer.wait().unwrap().is_some());
+                    }
+                    made
+                })
+            })
+            .collect();
+        let made: u32 = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+        assert!(made > 0 && made < 90, "{made} calls");
+        drop(mailbox);
+        thread.join().unwrap();
     }
 
     #[test]

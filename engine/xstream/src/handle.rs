@@ -7,6 +7,7 @@ use std::task::{Context, Poll as Ready};
 use std::time::Duration;
 
 use crate::executor::Core;
+use crate::guest;
 use crate::sync::LocalReceiver;
 use crate::thread::Poll;
 use crate::timer::TimerKey;
@@ -73,6 +74,23 @@ impl Handle {
         );
         self.0.pollers.borrow_mut().push(poller);
         self.0.pollers_changed.set(true);
+    }
+
+    /// Whether a guest has the turn that can make a blocking call when it has let go of it: one call, and one guest of the
+    /// process at a time. If so, [`Handle::leave_to_guest`] has to follow.
+    #[must_use]
+    pub fn claim_guest(&self) -> bool {
+        self.0.guest.get() && self.0.call.borrow().is_none() && guest::may_block()
+    }
+
+    /// The guest makes this call after its turn.
+    ///
+    /// # Panics
+    /// When it has not been claimed.
+    pub fn leave_to_guest(&self, call: impl FnOnce() + Send + 'static) {
+        assert!(self.0.guest.get(), "a guest has been claimed");
+        let before = self.0.call.replace(Some(Box::new(call)));
+        assert!(before.is_none(), "a guest makes one call");
     }
 
     /// Whether time and order come from a seed.

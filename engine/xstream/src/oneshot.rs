@@ -75,6 +75,18 @@ impl<T> Drop for Sender<T> {
 pub struct Receiver<T>(Arc<Shared<T>>);
 
 impl<T> Receiver<T> {
+    /// Whether the value is there.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.lock().value.is_some()
+    }
+
+    /// The value, if it is there.
+    #[must_use]
+    pub fn take(&self) -> Option<T> {
+        self.0.lock().value.take()
+    }
+
     /// Blocks the calling thread until the value is there.
     ///
     /// # Panics

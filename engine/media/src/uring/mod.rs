@@ -3,12 +3,14 @@
 //!
 //! Two descriptors of the same thing: through the page cache, and past it (O_DIRECT) where that works. Small buffered
 //! transfers that would only copy memory are plain system calls, because io_uring hands buffered writes to a
-//! kernel thread; everything that can wait for the device goes through the engine, bounded by its depth, and the rest queues.
+//! kernel thread; a small flush is done by the guest who has the xstream's turn, after it (`guests.rs`); everything else that can
+//! wait for the device goes through the engine, bounded by its depth, and the rest queues.
 //!
 //! # Not here
 //! Which way a transfer takes: the caller says ([`How`]).
 
 mod engine;
+mod guests;
 mod open;
 mod operation;
 mod ring;
@@ -30,11 +32,14 @@ pub use open::{Access, OpenError, OpenOptions, create_file};
 use crate::IoBuf;
 use crate::device::{Device, How, Io, check_range};
 use engine::Engine;
+use guests::Guests;
 use open::{FileKind, Files};
 use operation::{Kind, Operation, Route};
 
 /// What direct transfers are aligned to, in the device and in memory. Anything else goes through the page cache.
 const DIRECT_ALIGN: u64 = 4096;
+/// A guest of the xstream flushes no more than this, which is mostly what it wrote itself.
+const GUEST_FLUSH_BYTES_MAX: u64 = 1 << 20;
 
 /// See the module.
 pub struct UringDevice(Rc<Inner>);
@@ -42,6 +47,7 @@ pub struct UringDevice(Rc<Inner>);
 struct Inner {
     files: Files,
     engine: RefCell<Box<dyn Engine>>,
+    guests: Guests,
     engine_name: String,
     /// Readable when something is complete.
     event: OwnedFd,
@@ -50,6 +56,8 @@ struct Inner {
     /// Whether the filesystem can tell that a buffered write would wait. Where it cannot (ext4), the ring would hand every
     /// such write to a worker, so it is done here even if it waits.
     nowait_writes: Cell<bool>,
+    /// Written since the last flush that was started.
+    unflushed_bytes: Cell<u64>,
 }
 
 impl UringDevice {
@@ -66,14 +74,17 @@ impl UringDevice {
         let at_path = |source: io::Error| OpenError::File { path: path.into(), source };
         let (engine, engine_name) = engine::choose(&files, options).map_err(at_path)?;
         let event = engine.event().map_err(at_path)?;
+        let guests = Guests::new(handle, &files).map_err(at_path)?;
         let inner = Rc::new(Inner {
             files,
             engine: RefCell::new(engine),
+            guests,
             engine_name,
             event,
             read_inline_bytes_max: options.read_inline_bytes_max,
             write_inline_bytes_max: options.write_inline_bytes_max,
             nowait_writes: Cell::new(true),
+            unflushed_bytes: Cell::new(0),
         });
         let poller: Rc<dyn Poll> = inner.clone();
         handle.register_poller(Rc::downgrade(&poller));
@@ -150,6 +161,7 @@ impl Device for UringDevice {
         if let Some(settled) = settled(self.writable(offset, len), len) {
             return settled;
         }
+        self.0.unflushed_bytes.set(self.0.unflushed_bytes.get().saturating_add(len));
         let route = self.route(how, offset, len);
         if route == Route::Buffered
             && data.len() <= self.0.write_inline_bytes_max
@@ -169,6 +181,12 @@ impl Device for UringDevice {
     fn flush(&self) -> Io<()> {
         if self.0.files.access == Access::ReadOnly {
             return Io::complete(Ok(()));
+        }
+        let unflushed_bytes = self.0.unflushed_bytes.replace(0);
+        if unflushed_bytes <= GUEST_FLUSH_BYTES_MAX && self.0.guests.claim() {
+            let (sender, io) = Io::elsewhere();
+            self.0.guests.flush(sender);
+            return io;
         }
         self.start(0, 0, Route::Buffered, Kind::Flush)
     }
