@@ -67,24 +67,31 @@ impl Dfs {
         is_due(&shown, Time::from_nanos(self.clock()))
     }
 
-    /// Bytes, entries or the target of `inode` were read; by `handle`, if it is not 0.
-    pub(crate) async fn was_read(
+    /// Bytes, entries or the target of `inode` were read; by `handle`, if it is not 0. True: see to
+    /// [`Self::store_enough_atimes`], after the inode's turn.
+    pub(crate) fn was_read(
         &self,
         inode: &Arc<Inode>,
         loaded: &Loaded,
         facts: Facts,
         handle: Handle,
-    ) {
+    ) -> bool {
         if !self.atime || loaded.home == Home::Gone || !self.is_due(inode, loaded, facts) {
-            return;
+            return false;
         }
         let open = self.handles.get(inode.ino, handle);
         if open.is_ok_and(|open| open.flags & libc::O_NOATIME != 0) {
-            return;
+            return false;
         }
         if inode.note_read(Time::from_nanos(self.now())) {
             self.atimes.push(inode);
         }
+        true
+    }
+
+    /// Stores noted times, if there are enough for a transaction. Not for a caller who has an inode's turn: on a full store it
+    /// takes seconds.
+    pub(crate) async fn store_enough_atimes(&self) {
         // Where others write too, they see it at once.
         let enough = if self.cache_attributes { BATCH } else { 1 };
         self.store_atimes(enough).await;
@@ -97,13 +104,13 @@ impl Dfs {
             if inodes.is_empty() {
                 return;
             }
-            if !matches!(self.store_together(&inodes).await, Ok(true)) {
-                for inode in &inodes {
-                    if self.store_alone(inode).await.is_err() {
-                        // It shows what is stored.
-                        inode.forget_read();
-                    }
+            match self.store_together(&inodes).await {
+                Ok(true) => {}
+                // Each alone would wait for space as long as all of them did. They show what is stored.
+                Err(error) if is_for_all(&error) => {
+                    inodes.iter().for_each(|inode| inode.forget_read());
                 }
+                _ => self.store_each(&inodes).await,
             }
         }
     }
@@ -126,6 +133,14 @@ impl Dfs {
             stored.into_iter().for_each(|(inode, next)| inode.stored_read(next));
         }
         Ok(done)
+    }
+
+    async fn store_each(&self, inodes: &[Arc<Inode>]) {
+        for inode in inodes {
+            if self.store_alone(inode).await.is_err() {
+                inode.forget_read();
+            }
+        }
     }
 
     async fn store_alone(&self, inode: &Arc<Inode>) -> Result<()> {
@@ -151,6 +166,12 @@ impl Dfs {
         change.put_record(&place, &record);
         Some(Loaded { home: old.home.clone(), record: Arc::new(record) })
     }
+}
+
+/// Whether what was answered to a change of several inodes would be answered to one of each.
+fn is_for_all(error: &Error) -> bool {
+    use daos_types::Error as Engine;
+    matches!(error, Error::Engine(Engine::NoSpace | Engine::Quota | Engine::Latched { .. }))
 }
 
 #[cfg(test)]

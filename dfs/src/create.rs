@@ -364,7 +364,9 @@ impl Dfs {
                         return Err(Error::Damaged { what: "symlink", whose, why });
                     };
                     let facts = facts_of_new(Kind::Symlink);
-                    self.was_read(&inode, &loaded, facts, Handle(0)).await;
+                    if self.was_read(&inode, &loaded, facts, Handle(0)) {
+                        self.store_enough_atimes().await;
+                    }
                     return Ok(target);
                 }
                 _ => inode.doubt(),

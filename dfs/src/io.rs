@@ -62,7 +62,7 @@ impl Dfs {
 
     async fn read_range(&self, ino: Ino, handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
         let inode = self.inode(ino)?;
-        let _turn = inode.turn(How::Shared).await;
+        let turn = inode.turn(How::Shared).await;
         let loaded = self.file(&inode).await?;
         let record = &*loaded.record;
         let len = (len.min(DATA_BYTES_MAX) as u64).min(FILE_BYTES_MAX.saturating_sub(offset));
@@ -83,7 +83,11 @@ impl Dfs {
                 (data, info)
             }
         };
-        self.was_read(&inode, &loaded, Facts::File(info), handle).await;
+        let noted = self.was_read(&inode, &loaded, Facts::File(info), handle);
+        drop(turn);
+        if noted {
+            self.store_enough_atimes().await;
+        }
         Ok(data)
     }
 

@@ -51,7 +51,9 @@ impl Dfs {
         if after == 0 {
             let inode = self.inode(ino)?;
             let facts = self.facts(&inode, &loaded).await?;
-            self.was_read(&inode, &loaded, facts, Handle(0)).await;
+            if self.was_read(&inode, &loaded, facts, Handle(0)) {
+                self.store_enough_atimes().await;
+            }
         }
         let max = max.max(1);
         let mut entries = Vec::new();

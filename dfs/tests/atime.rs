@@ -2,10 +2,14 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::*;
-use daos_client::Container;
+use daos_client::{Client, Container};
+use daos_model::spawn_model_refusing;
+use daos_types::Error;
+use daos_types::rpc::Request;
 use dfs::{Dfs, Ino, MountOptions, SetAttr, SetTime, Time};
 
 const DAY: u64 = 24 * 3600 * 1_000_000_000;
@@ -122,5 +126,39 @@ fn who_wants_no_atimes_gets_none() {
             assert_eq!(atime(&dfs, f).await, old);
             dfs.unmount().await.unwrap();
         }
+    });
+}
+
+#[test]
+fn a_full_store_is_asked_once_for_many_atimes() {
+    const OPEN: u64 = u64::MAX;
+    let refused = Arc::new(AtomicU64::new(OPEN));
+    let counter = Arc::clone(&refused);
+    let model = spawn_model_refusing(move |request| {
+        let full =
+            matches!(request, Request::Transact(_)) && counter.load(Ordering::SeqCst) != OPEN;
+        full.then(|| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Error::NoSpace
+        })
+    });
+    block_on(async {
+        let pool = Client::new(vec![model]).pool_or_create("default").await.unwrap();
+        let container = pool.container_or_create("home").await.unwrap();
+        let dfs = Dfs::mount(container, options()).await.unwrap();
+        let mut files = Vec::new();
+        for i in 0..24 {
+            let f = file_with(&dfs, dfs.root(), &format!("f{i}"), b"bytes").await;
+            files.push((f, set_old(&dfs, f).await));
+        }
+        refused.store(0, Ordering::SeqCst);
+        for (f, _) in &files {
+            assert_eq!(read(&dfs, *f, 0, 5).await, "bytes");
+        }
+        assert_eq!(refused.swap(OPEN, Ordering::SeqCst), 1);
+        for (f, old) in &files {
+            assert_eq!(atime(&dfs, *f).await, *old, "what is stored is shown");
+        }
+        dfs.unmount().await.unwrap();
     });
 }

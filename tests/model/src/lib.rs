@@ -5,5 +5,5 @@ pub mod posix;
 mod serve;
 mod target;
 
-pub use serve::spawn_model;
+pub use serve::{spawn_model, spawn_model_refusing};
 pub use target::ModelTarget;

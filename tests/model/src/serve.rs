@@ -1,6 +1,8 @@
 //! The model behind a caller, on a thread of its own: what stands above the engine can be tested without a store.
 
 use daos_fabric::{Caller, inproc};
+use daos_types::Error;
+use daos_types::rpc::Request;
 use daos_xstream::{Xstream, XstreamConfig};
 
 use crate::ModelTarget;
@@ -11,13 +13,27 @@ use crate::ModelTarget;
 /// If the machine has no thread left.
 #[must_use]
 pub fn spawn_model() -> Caller {
+    spawn_model_refusing(|_| None)
+}
+
+/// As `spawn_model`; what `refuse` has an error for gets that for an answer.
+///
+/// # Panics
+/// If the machine has no thread left.
+#[must_use]
+pub fn spawn_model_refusing(
+    mut refuse: impl FnMut(&Request) -> Option<Error> + Send + 'static,
+) -> Caller {
     let (caller, mut service) = inproc::pair(256);
     let config = XstreamConfig { name: "model".into(), spin_us: 0, ..Default::default() };
     let thread = Xstream::start(config, move |handle| async move {
         let clock = handle.clone();
         let mut target = ModelTarget::new(handle.random_u64(), move || clock.now());
         while let Some((request, responder)) = service.recv().await {
-            responder.answer(target.handle(request));
+            match refuse(&request) {
+                Some(error) => responder.answer(Err(error)),
+                None => responder.answer(target.handle(request)),
+            }
         }
     });
     drop(thread.expect("a thread for the model"));
@@ -27,7 +43,7 @@ pub fn spawn_model() -> Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use daos_types::rpc::{Reply, Request};
+    use daos_types::rpc::Reply;
 
     #[test]
     fn model_answers_from_its_thread() {
