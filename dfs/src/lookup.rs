@@ -52,9 +52,9 @@ impl Dfs {
         self.table.remember(ino, count);
     }
 
-    /// The kernel forgot `count` of what it remembered.
-    pub fn forget(&self, ino: Ino, count: u64) {
-        self.table.forget(ino, count);
+    /// The kernel forgot `count` of what it remembered; whether nothing is left.
+    pub fn forget(&self, ino: Ino, count: u64) -> bool {
+        self.table.forget(ino, count)
     }
 }
 

@@ -459,12 +459,14 @@ impl Table {
         self.get(ino).state().lookups += count;
     }
 
-    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+    /// Whether no lookup is left.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) -> bool {
         let mut table = self.state();
-        let Some(inode) = table.inodes.get(&ino) else { return };
+        let Some(inode) = table.inodes.get(&ino) else { return true };
         let mut state = inode.state();
         state.lookups = state.lookups.saturating_sub(count);
-        let unused = state.lookups == 0 && state.opens == 0 && state.changed < table.oldest_fetch();
+        let last = state.lookups == 0;
+        let unused = last && state.opens == 0 && state.changed < table.oldest_fetch();
         drop(state);
         if unused && Arc::strong_count(inode) == 1 {
             table.inodes.remove(&ino);
@@ -474,6 +476,7 @@ impl Table {
                 clock.retain(|ino| inodes.contains_key(ino));
             }
         }
+        last
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -89,15 +89,16 @@ impl Shown {
         uses.open > 1 || fresh
     }
 
+    /// Counted whatever holds now: the file may have been opened when pages stayed for a time only, and they may again.
     pub fn closed(&self, ino: Ino) {
-        let DataCaching::For(time) = self.caching().data else { return };
+        let data = self.caching().data;
         let mut closes = self.closes();
-        if let Some(uses) = closes.get_mut(&ino) {
-            uses.open = uses.open.saturating_sub(1);
-            uses.closed = Some(Instant::now());
-            if uses.open == 0 && time.is_zero() {
-                closes.remove(&ino);
-            }
+        let Some(uses) = closes.get_mut(&ino) else { return };
+        uses.open = uses.open.saturating_sub(1);
+        uses.closed = Some(Instant::now());
+        let counts = matches!(data, DataCaching::For(time) if !time.is_zero());
+        if uses.open == 0 && !counts {
+            closes.remove(&ino);
         }
         if closes.len() > CLOSES_MAX {
             closes.retain(|_, uses| uses.open > 0);
@@ -234,9 +235,8 @@ impl Containers {
         owner: (u32, u32),
     ) -> Result<Arc<Shown>> {
         self.opening.acquire(How::Exclusive).await;
-        let opened = self.open_alone(container, above, owner).await;
-        self.opening.release(How::Exclusive);
-        opened
+        let _opening = Opening(&self.opening);
+        self.open_alone(container, above, owner).await
     }
 
     async fn open_alone(
@@ -290,9 +290,70 @@ impl Containers {
     }
 }
 
+/// The turn to open a container, given back also by a call that is dropped.
+struct Opening<'a>(&'a Lock);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.release(How::Exclusive);
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use daos_model::spawn_model;
+    use futures_lite::future::{block_on, poll_once};
+
     use super::*;
+
+    /// The container `home` of a new store, which has another, `data`.
+    pub(crate) async fn two_containers() -> (Containers, Container) {
+        let client = Client::new(vec![spawn_model()]);
+        let pool = client.pool_or_create("default").await.unwrap();
+        let home = pool.container_or_create("home").await.unwrap();
+        let data = pool.container_or_create("data").await.unwrap();
+        let dfs = Dfs::mount(home.clone(), MountOptions::default()).await.unwrap();
+        let root = Shown::new(dfs, home, None);
+        (Containers::new(client, MountOptions::default(), root), data)
+    }
+
+    fn set_data(shown: &Shown, data: DataCaching) {
+        shown.caching.write().unwrap().data = data;
+    }
+
+    #[test]
+    fn a_close_is_counted_whatever_the_attribute_says_meanwhile() {
+        let (containers, _) = block_on(two_containers());
+        let shown = containers.root();
+        let ino = shown.dfs.root();
+        let zero = DataCaching::For(Duration::ZERO);
+        for meanwhile in [DataCaching::Kept, DataCaching::Not, zero] {
+            set_data(shown, zero);
+            assert!(!shown.opened(ino));
+            set_data(shown, meanwhile);
+            shown.closed(ino);
+            set_data(shown, zero);
+            assert!(!shown.opened(ino), "nobody has it open, so its pages are gone");
+            assert!(shown.opened(ino), "somebody has it open");
+            shown.closed(ino);
+            shown.closed(ino);
+            assert!(shown.closes().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_first_look_at_a_container_that_is_dropped_keeps_nobody_waiting() {
+        let (done, opened) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            block_on(async {
+                let (containers, data) = two_containers().await;
+                let first = poll_once(containers.open(data.clone(), None, (0, 0))).await;
+                assert!(first.is_none_or(|first| first.is_ok()));
+                let _ = done.send(containers.open(data, None, (0, 0)).await.is_ok());
+            });
+        });
+        assert_eq!(opened.recv_timeout(Duration::from_secs(20)), Ok(true));
+    }
 
     fn read(attributes: &[(&str, &str)]) -> Caching {
         let (read, wrong) = CachingAttributes::read(attributes.iter().copied());

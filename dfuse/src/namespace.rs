@@ -5,9 +5,11 @@
 //! 1. A name leads to an entry point's own directory only if what it stands for cannot be shown. Nothing can be found or made in
 //!    that directory then, but it can be removed.
 //! 2. Nothing is in two containers: rename and link between them are EXDEV.
-//! 3. An entry point whose container has something in it is not removed as an empty directory.
+//! 3. Nothing is made in a directory that became an entry point while the kernel knows it: it would be hidden later. ESTALE makes the
+//!    kernel look the name up again, which leads to the container.
+//! 4. An entry point whose container has something in it is not removed as an empty directory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -27,11 +29,13 @@ pub struct Namespace {
     pub containers: Containers,
     /// Entry points that show nothing.
     broken: RwLock<HashMap<Ino, Broken>>,
+    /// Directories that became entry points while the kernel knew them as what they were.
+    covered: RwLock<HashSet<Ino>>,
 }
 
 impl Namespace {
     pub fn new(containers: Containers) -> Self {
-        Self { containers, broken: RwLock::default() }
+        Self { containers, broken: RwLock::default(), covered: RwLock::default() }
     }
 
     async fn at(&self, ino: Ino) -> Result<Arc<Shown>> {
@@ -44,6 +48,23 @@ impl Namespace {
             Some(why) => Err(Error::EntryPoint(why)),
             None => self.at(directory).await,
         }
+    }
+
+    /// As `inside`, of a directory that gets a new name.
+    async fn growing(&self, directory: Ino) -> Result<Arc<Shown>> {
+        self.check_growing(directory)?;
+        self.inside(directory).await
+    }
+
+    fn check_growing(&self, directory: Ino) -> Result<()> {
+        let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
+        if covered.contains(&directory) { Err(Error::Stale) } else { Ok(()) }
+    }
+
+    /// Whether this changed anything.
+    fn set_covered(&self, ino: Ino, covers: bool) -> bool {
+        let mut covered = self.covered.write().unwrap_or_else(PoisonError::into_inner);
+        if covers { covered.insert(ino) } else { covered.remove(&ino) }
     }
 
     fn broken(&self, ino: Ino) -> Option<Broken> {
@@ -98,6 +119,39 @@ impl Namespace {
         ino == Ino::root(ino.container())
     }
 
+    /// Sets the xattr of an entry point, on what may not be one: a root, a directory with something in it.
+    async fn cover(
+        &self,
+        shown: &Shown,
+        ino: Ino,
+        value: &[u8],
+        set: XattrSet,
+        kill_sgid: bool,
+    ) -> Result<()> {
+        if self.is_root(ino) {
+            return Err(Error::NotPermitted("the root of a container says which it is"));
+        }
+        let name = uns::XATTR.as_bytes();
+        if shown.dfs.getattr(ino).await?.kind != Kind::Directory {
+            return shown.dfs.setxattr(ino, name, value, set, kill_sgid).await;
+        }
+        EntryPoint::parse(value)
+            .map_err(|_| Error::Invalid("write DAOS.POSIX://POOL/CONTAINER"))?;
+        // Before it is seen to be empty.
+        let newly = self.set_covered(ino, true);
+        let done = match shown.dfs.readdir(ino, PARENT_COOKIE, 1).await {
+            Ok(inside) if inside.is_empty() => {
+                shown.dfs.setxattr(ino, name, value, set, kill_sgid).await
+            }
+            Ok(_) => Err(Error::NotEmpty),
+            Err(error) => Err(error),
+        };
+        if newly && done.is_err() {
+            self.set_covered(ino, false);
+        }
+        done
+    }
+
     /// Makes an entry point for a container, which gets a filesystem if it has none.
     pub async fn link(
         &self,
@@ -106,7 +160,7 @@ impl Namespace {
         caller: Caller,
         point: &EntryPoint,
     ) -> Result<()> {
-        let shown = self.inside(parent).await?;
+        let shown = self.growing(parent).await?;
         let container = self.containers.find(point).await?;
         let owner = (caller.uid, caller.gid);
         self.containers.open(container, Some(parent), owner).await?;
@@ -142,10 +196,12 @@ impl Filesystem for Namespace {
         }
     }
     fn forget(&self, ino: Ino, lookups: u64) {
-        if let Some(shown) = self.containers.get(ino.container()) {
-            shown.dfs.forget(ino, lookups);
+        let last = (self.containers.get(ino.container()))
+            .is_none_or(|shown| shown.dfs.forget(ino, lookups));
+        if last {
+            self.set_broken(ino, None);
+            self.set_covered(ino, false);
         }
-        self.set_broken(ino, None);
     }
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         if name == b".." && self.is_root(parent) && parent != Filesystem::root(self) {
@@ -190,10 +246,10 @@ impl Filesystem for Namespace {
         rdev: u32,
         caller: Caller,
     ) -> Result<Entry> {
-        self.inside(parent).await?.dfs.mknod(parent, name, mode, rdev, caller).await
+        self.growing(parent).await?.dfs.mknod(parent, name, mode, rdev, caller).await
     }
     async fn mkdir(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Entry> {
-        self.inside(parent).await?.dfs.mkdir(parent, name, mode, caller).await
+        self.growing(parent).await?.dfs.mkdir(parent, name, mode, caller).await
     }
     async fn symlink(
         &self,
@@ -202,11 +258,11 @@ impl Filesystem for Namespace {
         target: &[u8],
         caller: Caller,
     ) -> Result<Entry> {
-        self.inside(parent).await?.dfs.symlink(parent, name, target, caller).await
+        self.growing(parent).await?.dfs.symlink(parent, name, target, caller).await
     }
     async fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry> {
         together(ino, parent)?;
-        self.inside(parent).await?.dfs.link(ino, parent, name).await
+        self.growing(parent).await?.dfs.link(ino, parent, name).await
     }
     async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
         self.inside(parent).await?.dfs.unlink(parent, name).await
@@ -225,6 +281,10 @@ impl Filesystem for Namespace {
     ) -> Result<()> {
         together(parent, to_parent)?;
         let shown = self.inside(parent).await?;
+        self.check_growing(to_parent)?;
+        if flags.exchange {
+            self.check_growing(parent)?;
+        }
         if !flags.exchange && !flags.no_replace {
             self.check_removal(to_parent, to_name).await?;
         }
@@ -244,7 +304,7 @@ impl Filesystem for Namespace {
         flags: i32,
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
-        let shown = self.inside(parent).await?;
+        let shown = self.growing(parent).await?;
         let (entry, mut opened) = shown.dfs.create(parent, name, mode, flags, caller).await?;
         opened.keep_cache &= shown.opened(entry.attr.ino);
         Ok((entry, opened))
@@ -256,7 +316,7 @@ impl Filesystem for Namespace {
         flags: i32,
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
-        let shown = self.inside(parent).await?;
+        let shown = self.growing(parent).await?;
         let (entry, mut opened) = shown.dfs.tmpfile(parent, mode, flags, caller).await?;
         opened.keep_cache &= shown.opened(entry.attr.ino);
         Ok((entry, opened))
@@ -306,17 +366,7 @@ impl Filesystem for Namespace {
     ) -> Result<()> {
         let shown = self.at(ino).await?;
         if name == uns::XATTR.as_bytes() {
-            if self.is_root(ino) {
-                return Err(Error::NotPermitted("the root of a container says which it is"));
-            }
-            let attr = shown.dfs.getattr(ino).await?;
-            if attr.kind == Kind::Directory {
-                EntryPoint::parse(value)
-                    .map_err(|_| Error::Invalid("write DAOS.POSIX://POOL/CONTAINER"))?;
-                if !shown.dfs.readdir(ino, PARENT_COOKIE, 1).await?.is_empty() {
-                    return Err(Error::NotEmpty);
-                }
-            }
+            return self.cover(&shown, ino, value, set, kill_sgid).await;
         }
         shown.dfs.setxattr(ino, name, value, set, kill_sgid).await
     }
@@ -331,10 +381,15 @@ impl Filesystem for Namespace {
         self.at(ino).await?.dfs.listxattr(ino, caller).await
     }
     async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
-        if self.is_root(ino) && name == uns::XATTR.as_bytes() {
+        let uncovers = name == uns::XATTR.as_bytes();
+        if self.is_root(ino) && uncovers {
             return Err(Error::NotPermitted("the root of a container says which it is"));
         }
-        self.at(ino).await?.dfs.removexattr(ino, name).await
+        self.at(ino).await?.dfs.removexattr(ino, name).await?;
+        if uncovers {
+            self.set_covered(ino, false);
+        }
+        Ok(())
     }
     async fn fallocate(
         &self,
@@ -353,5 +408,67 @@ impl Filesystem for Namespace {
         together(range.from, range.to)?;
         let shown = self.at(range.from).await?;
         Filesystem::copy_file_range(&*shown.dfs, range).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::containers::tests::two_containers;
+
+    const USER: Caller = Caller::new(0, 0);
+
+    async fn set(namespace: &Namespace, ino: Ino, text: &[u8]) -> Result<()> {
+        namespace.setxattr(ino, uns::XATTR.as_bytes(), text, XattrSet::Any, false).await
+    }
+
+    #[test]
+    fn nothing_is_made_in_a_directory_that_became_an_entry_point() {
+        block_on(async {
+            let namespace = Namespace::new(two_containers().await.0);
+            let root = Filesystem::root(&namespace);
+            let d = namespace.mkdir(root, b"d", 0o755, USER).await.unwrap().attr.ino;
+            let make = async || namespace.mkdir(d, b"x", 0o755, USER).await.map(drop);
+            make().await.unwrap();
+            let text = b"DAOS.POSIX://default/data";
+            assert_eq!(set(&namespace, d, text).await, Err(Error::NotEmpty));
+            namespace.rmdir(d, b"x").await.unwrap();
+            set(&namespace, d, text).await.unwrap();
+            assert_eq!(make().await, Err(Error::Stale));
+            let created = namespace.create(d, b"x", 0o644, libc::O_RDWR, USER).await;
+            assert_eq!(created.err(), Some(Error::Stale));
+            namespace.mkdir(root, b"e", 0o755, USER).await.unwrap();
+            let moved = namespace.rename(root, b"e", d, b"e", RenameFlags::default()).await;
+            assert_eq!(moved, Err(Error::Stale));
+            // The kernel looks again, and comes to the container; it still knows the directory.
+            let shown = namespace.lookup(root, b"d").await.unwrap().attr.ino;
+            assert_ne!(shown.container(), d.container());
+            namespace.mkdir(shown, b"x", 0o755, USER).await.unwrap();
+            assert_eq!(make().await, Err(Error::Stale));
+            namespace.removexattr(d, uns::XATTR.as_bytes()).await.unwrap();
+            make().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn what_an_inode_cannot_show_is_known_until_its_last_lookup_is_forgotten() {
+        block_on(async {
+            let namespace = Namespace::new(two_containers().await.0);
+            let root = Filesystem::root(&namespace);
+            let d = namespace.mkdir(root, b"d", 0o755, USER).await.unwrap().attr.ino;
+            set(&namespace, d, b"DAOS.POSIX://default/gone").await.unwrap();
+            assert_eq!(namespace.lookup(root, b"d").await.unwrap().attr.ino, d);
+            let inside = async || namespace.lookup(d, b"x").await.err();
+            let gone = Some(Error::EntryPoint(Broken::Gone));
+            assert_eq!(inside().await, gone);
+            namespace.forget(d, 1);
+            assert_eq!(inside().await, gone, "one of two lookups is left");
+            assert!(namespace.check_growing(d).is_err());
+            namespace.forget(d, 1);
+            assert_eq!(namespace.broken(d), None);
+            assert!(namespace.check_growing(d).is_ok());
+        });
     }
 }

@@ -265,6 +265,28 @@ fn an_entry_point_goes_only_when_nothing_is_lost_by_it() {
 }
 
 #[test]
+fn what_is_made_after_setfattr_is_made_in_the_container() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let at = |name: &str| site.mnt().join(name);
+    ask(&site, Ask::ContainerCreate { pool: "default".into(), label: "data".into() });
+    fs::create_dir(at("data")).unwrap();
+    let text = b"DAOS.POSIX://default/data";
+    rustix::fs::setxattr(at("data"), "user.daos", text, rustix::fs::XattrFlags::empty()).unwrap();
+    fs::write(at("data/file"), "seen").unwrap();
+    fs::create_dir(at("data/sub")).unwrap();
+    assert_eq!(fs::metadata(at("data/file")).unwrap().ino() >> 48, 2);
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let daemon = site.start();
+    assert_eq!(fs::read_to_string(at("data/file")).unwrap(), "seen");
+    assert_eq!(list(&at("data")).unwrap().len(), 2);
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
 fn what_an_entry_point_cannot_show_has_an_error_of_its_own() {
     require_fuse!();
     let site = Site::new();
