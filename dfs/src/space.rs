@@ -305,8 +305,9 @@ fn halves(pieces: &[Piece]) -> Option<(Vec<Piece>, Vec<Piece>)> {
         return Some((first.to_vec(), second.to_vec()));
     };
     let block = u64::from(BLOCK_BYTES);
-    let middle = (piece.offset + piece.len / 2) / block * block;
-    let first = middle.checked_sub(piece.offset).filter(|len| *len > 0)?;
+    // The border of blocks before the middle; in the first block, the one behind it.
+    let middle = ((piece.offset + piece.len / 2) / block).max(piece.offset / block + 1) * block;
+    let first = Some(middle - piece.offset).filter(|len| *len < piece.len)?;
     let second = Piece { offset: middle, len: piece.len - first, ..*piece };
     Some((vec![Piece { len: first, ..*piece }], vec![second]))
 }
