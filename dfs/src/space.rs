@@ -1,5 +1,6 @@
 //! Space: statfs, fallocate, and where data and holes are.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use daos_types::rpc::{ExtentInfo, ObjectInfo, Op};
@@ -75,6 +76,26 @@ impl Dfs {
         }
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(Error::FileTooLarge)?;
+        self.reshape(ino, plan, offset..end, kill_priv).await
+    }
+
+    /// Makes a hole of a range of a file, which is then at least as long as to its end: the copy of a hole.
+    pub(crate) async fn dig(&self, ino: Ino, range: Range<u64>, kill_priv: bool) -> Result<()> {
+        if range.end > FILE_BYTES_MAX {
+            return Err(Error::FileTooLarge);
+        }
+        let plan = Plan { punch: true, allocate: false, keep_size: false };
+        self.reshape(ino, plan, range, kill_priv).await
+    }
+
+    async fn reshape(
+        &self,
+        ino: Ino,
+        plan: Plan,
+        range: Range<u64>,
+        kill_priv: bool,
+    ) -> Result<()> {
+        let (offset, end, len) = (range.start, range.end, range.end - range.start);
         let inode = self.inode(ino)?;
         let _turn = inode.turn(How::Exclusive).await;
         let loaded = self.file(&inode).await?;
@@ -216,6 +237,19 @@ impl Dfs {
         Ok(self.container.extents(record.oid, akey, from, EXTENTS).await?)
     }
 
+    /// What a range of a file, which is inside its size, begins with. Holes that are not large count as data.
+    pub(crate) async fn run_at(&self, record: &Record, range: Range<u64>) -> Result<Run> {
+        let extents = self.extents_from(record, range.start).await?;
+        let written = extents.iter().filter(|extent| extent.written).map(|extent| {
+            let start = (extent.dkey - 1) * record.chunk_bytes + extent.offset;
+            (start, start + extent.len)
+        });
+        let more = extents.len() == EXTENTS as usize;
+        // Behind the last extent that is known there may be more data, or there is a hole.
+        let end = if more { None } else { Some((range.end, range.end)) };
+        Ok(first_run(written.chain(end), range))
+    }
+
     /// The first byte at or after `offset` that is data, or in a hole. The end of the file is a hole. Allocated space that
     /// was never written is a hole.
     pub async fn lseek(&self, ino: Ino, offset: u64, seek: Seek) -> Result<u64> {
@@ -262,6 +296,32 @@ impl Dfs {
     }
 }
 
+/// What a range of a file begins with, and how long that is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Run {
+    Hole(u64),
+    Data(u64),
+}
+
+/// A hole is worth an operation of its own from this size on.
+pub(crate) const HOLE_BYTES_MIN: u64 = 64 << 10;
+
+/// `written`: extents with data, in order.
+fn first_run(written: impl Iterator<Item = (u64, u64)>, range: Range<u64>) -> Run {
+    let mut at = range.start;
+    for (start, end) in written {
+        let start = start.min(range.end);
+        if start.saturating_sub(at) >= HOLE_BYTES_MIN {
+            let before = at - range.start;
+            return if before == 0 { Run::Hole(start - at) } else { Run::Data(before) };
+        }
+        at = at.max(end).min(range.end);
+    }
+    // Extents that were only allocated may hide where data ends: then it is all taken for data.
+    let known = if at > range.start { at } else { range.end };
+    Run::Data(known - range.start)
+}
+
 fn plan(mode: i32) -> Result<Plan> {
     let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
     match mode & !libc::FALLOC_FL_KEEP_SIZE {
@@ -305,9 +365,13 @@ fn halves(pieces: &[Piece]) -> Option<(Vec<Piece>, Vec<Piece>)> {
         return Some((first.to_vec(), second.to_vec()));
     };
     let block = u64::from(BLOCK_BYTES);
-    // The border of blocks before the middle; in the first block, the one behind it.
-    let middle = ((piece.offset + piece.len / 2) / block).max(piece.offset / block + 1) * block;
-    let first = Some(middle - piece.offset).filter(|len| *len < piece.len)?;
+    // The border of blocks that is nearest below the middle, or else the first one in the piece.
+    let half = (piece.offset + piece.len / 2) / block * block;
+    let middle = half.max((piece.offset / block + 1) * block);
+    let first = middle - piece.offset;
+    if first >= piece.len {
+        return None;
+    }
     let second = Piece { offset: middle, len: piece.len - first, ..*piece };
     Some((vec![Piece { len: first, ..*piece }], vec![second]))
 }
@@ -343,6 +407,20 @@ mod tests {
             }
         }
         assert_eq!(found, [(3, 100, 3996), (3, 4096, 4096), (3, 8192, 908), (4, 0, 4096)]);
+    }
+
+    #[test]
+    fn only_large_holes_are_holes() {
+        const H: u64 = HOLE_BYTES_MIN;
+        let run = |written: &[(u64, u64)], range| first_run(written.iter().copied(), range);
+        let end = (10 * H, 10 * H);
+        assert_eq!(run(&[end], 0..10 * H), Run::Hole(10 * H));
+        assert_eq!(run(&[(H, 2 * H), end], 0..10 * H), Run::Hole(H));
+        assert_eq!(run(&[(H - 1, 2 * H), end], 0..10 * H), Run::Data(2 * H));
+        assert_eq!(run(&[(0, 5), (H, 9 * H + 1), end], 3..10 * H), Run::Data(10 * H - 3));
+        assert_eq!(run(&[(0, 20 * H)], H..2 * H), Run::Data(H));
+        assert_eq!(run(&[(30 * H, 31 * H), end], H..3 * H), Run::Hole(2 * H));
+        assert_eq!(run(&[], 0..10 * H), Run::Data(10 * H), "256 extents without data");
     }
 
     #[test]

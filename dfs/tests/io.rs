@@ -264,3 +264,30 @@ fn statfs_says_what_the_store_has() {
         assert_eq!(space.name_bytes_max, 255);
     });
 }
+
+#[test]
+fn copies_keep_large_holes() {
+    on_a_new_filesystem(|dfs| async move {
+        const M: u64 = 1 << 20;
+        let a = file_with(&dfs, dfs.root(), "a", b"").await;
+        let b = file_with(&dfs, dfs.root(), "b", &vec![7; 3 << 20]).await;
+        write(&dfs, a, 2 * M, b"island").await;
+        let size = SetAttr { size: Some(500 * M), ..SetAttr::default() };
+        dfs.setattr(a, size).await.unwrap();
+        let mut at = 0;
+        let mut calls = 0;
+        while at < 500 * M {
+            let len = 500 * M - at;
+            let copied = dfs.copy_file_range((a, at), (b, at), len, false).await.unwrap();
+            assert!(copied > 0);
+            at += copied as u64;
+            calls += 1;
+        }
+        assert!(calls < 10, "{calls} calls");
+        let attr = dfs.getattr(b).await.unwrap();
+        assert_eq!(attr.size, 500 * M);
+        assert!(attr.blocks <= 128, "{} blocks", attr.blocks);
+        assert_eq!(read(&dfs, b, 2 * M - 1, 8).await, &b"\0island\0"[..]);
+        assert_eq!(read(&dfs, b, 0, 1 << 20).await, vec![0; 1 << 20], "what was there is gone");
+    });
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use daos_server::Handler;
 use daos_server::control::{Failure, FailureKind};
-use daos_types::{ContainerId, Epoch};
+use daos_types::{ContainerId, Epoch, ObjectClass};
 use dfs::uns::EntryPoint;
 use dfs::{Caller, Ino};
 use futures_lite::future::block_on;
@@ -43,29 +43,73 @@ struct Link {
     container: String,
 }
 
+/// An inode, and for `set-chunk` the bytes of its chunk; none for the container's.
+#[derive(Deserialize)]
+struct About {
+    ino: u64,
+    #[serde(default)]
+    chunk_bytes: Option<u64>,
+}
+
+fn understood<T: serde::de::DeserializeOwned>(arguments: Value) -> Result<T, Failure> {
+    serde_json::from_value(arguments)
+        .map_err(|e| Failure::new(FailureKind::Protocol, e.to_string()))
+}
+
+fn failure(error: dfs::Error) -> Failure {
+    let kind = match &error {
+        dfs::Error::Exists => FailureKind::Exists,
+        dfs::Error::NoEntry | dfs::Error::EntryPoint(_) => FailureKind::NotFound,
+        dfs::Error::ReadOnly => FailureKind::ReadOnly,
+        dfs::Error::Invalid(_) | dfs::Error::NotPermitted(_) => FailureKind::Invalid,
+        dfs::Error::Engine(e) => Failure::from(e.clone()).kind,
+        _ => FailureKind::Failed,
+    };
+    Failure::new(kind, error.to_string())
+}
+
 impl Control {
     fn root(&self) -> &Shown {
         self.namespace.containers.root()
     }
 
+    /// Of an inode, as `stat` shows its number.
+    fn layout(&self, arguments: Value) -> Result<Value, Failure> {
+        let about: About = understood(arguments)?;
+        let (ino, shown) = self.of(about.ino)?;
+        let layout = block_on(shown.dfs.layout(ino)).map_err(failure)?;
+        Ok(json!({
+            "oid": format!("{:x}.{:x}", layout.object.hi, layout.object.lo),
+            "class": if layout.object.class() == ObjectClass::S1 { "S1" } else { "SX" },
+            "chunk_bytes": layout.chunk_bytes,
+            "directory": layout.kind == dfs::Kind::Directory,
+        }))
+    }
+
+    fn set_chunk(&self, arguments: Value) -> Result<Value, Failure> {
+        let about: About = understood(arguments)?;
+        let (ino, shown) = self.of(about.ino)?;
+        block_on(shown.dfs.set_chunk(ino, about.chunk_bytes)).map_err(failure)?;
+        Ok(Value::Null)
+    }
+
+    fn of(&self, ino: u64) -> Result<(Ino, Arc<Shown>), Failure> {
+        let ino = self.ino(ino);
+        Ok((ino, block_on(self.namespace.containers.of(ino)).map_err(failure)?))
+    }
+
+    /// In the mount the root directory is number 1.
+    fn ino(&self, ino: u64) -> Ino {
+        if ino == 1 { self.root().dfs.root() } else { Ino(ino) }
+    }
+
     fn link(&self, arguments: Value) -> Result<Value, Failure> {
-        let link: Link = serde_json::from_value(arguments)
-            .map_err(|e| Failure::new(FailureKind::Protocol, e.to_string()))?;
-        let parent = match link.parent {
-            1 => self.root().dfs.root(),
-            ino => Ino(ino),
-        };
+        let link: Link = understood(arguments)?;
+        let parent = self.ino(link.parent);
         let point = EntryPoint { pool: link.pool, container: link.container };
         let caller = Caller::new(link.uid, link.gid);
         let linked = self.namespace.link((parent, &link.name), link.mode, caller, &point);
-        let kind = |e: &dfs::Error| match e {
-            dfs::Error::Exists => FailureKind::Exists,
-            dfs::Error::NoEntry | dfs::Error::EntryPoint(_) => FailureKind::NotFound,
-            dfs::Error::ReadOnly => FailureKind::ReadOnly,
-            dfs::Error::Engine(e) => Failure::from(e.clone()).kind,
-            _ => FailureKind::Failed,
-        };
-        block_on(linked).map_err(|e| Failure::new(kind(&e), e.to_string()))?;
+        block_on(linked).map_err(failure)?;
         Ok(Value::Null)
     }
 
@@ -151,6 +195,8 @@ impl Handler for Control {
             "check" => self.check(),
             "whose" => self.whose(&arguments),
             "link" => self.link(arguments),
+            "layout" => self.layout(arguments),
+            "set-chunk" => self.set_chunk(arguments),
             _ => Err(Failure::new(
                 FailureKind::Unsupported,
                 format!(

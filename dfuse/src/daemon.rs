@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use daos_client::Container;
+use daos_server::control::ControlServer;
 use daos_server::{Engine, EngineConfig, SyncMode};
-use daos_types::Epoch;
+use daos_types::{ByteSize, Epoch};
 use dfs::{Dfs, MountOptions};
 use futures_lite::future::block_on;
 
@@ -66,16 +67,20 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
     let unmounter = mounted.unmounter();
     let executor = mounted.executor();
     let (send, events) = mpsc::channel();
-    let control = engine.serve_control(Arc::new(Control {
-        settings: settings.clone(),
-        snapshot,
-        namespace: namespace.clone(),
-        executor: executor.clone(),
-        requests: mounted.requests(),
-        events: Mutex::new(send.clone()),
-    }))?;
+    let control = serve_control(
+        &engine,
+        Control {
+            settings: settings.clone(),
+            snapshot,
+            namespace: namespace.clone(),
+            executor: executor.clone(),
+            requests: mounted.requests(),
+            events: Mutex::new(send.clone()),
+        },
+    )?;
     watch(mounted, signals, &send)?;
-    if reporter.mounted(&greeting(settings, &log_path)).is_err() {
+    let greeting = greeting(settings, &log_path) + &size_note(settings, &engine);
+    if reporter.mounted(&greeting).is_err() {
         let _ = send.send(Event::Asked("nobody waits for it any more"));
     } else if !settings.foreground {
         background::detach().map_err(Error::system("detaching from the terminal"))?;
@@ -83,6 +88,20 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
     serve(&events, unmounter, &executor);
     drop(control);
     stop(&namespace, &engine)
+}
+
+/// Where a store lies on a read-only filesystem there is no socket; the `daos` command opens such a store itself.
+fn serve_control(engine: &Engine, control: Control) -> Result<Option<ControlServer>, Error> {
+    match engine.serve_control(Arc::new(control)) {
+        Err(daos_server::Error::Io { source, .. })
+            if engine.config().read_only
+                && source.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            tracing::warn!("the store is on a read-only filesystem: there is no control socket");
+            Ok(None)
+        }
+        served => Ok(Some(served?)),
+    }
 }
 
 fn clear_mountpoint(at: &Path, reporter: &Reporter) -> Result<(), Error> {
@@ -114,6 +133,11 @@ fn open_engine(settings: &Settings, reporter: &Reporter) -> Result<Engine, Error
                     told = true;
                 }
                 std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error @ daos_server::Error::Held { .. }) if settings.snap.is_some() => {
+                return Err(Error::Usage(format!(
+                    "{error}. One process holds a store: to mount a snapshot, unmount the live container first"
+                )));
             }
             started => return Ok(started?),
         }
@@ -181,6 +205,18 @@ fn mount(settings: &Settings, namespace: Arc<Namespace>) -> Result<Mounted<Names
     };
     Mounted::new(namespace, &config)
         .map_err(|source| Error::Mount { at: settings.mountpoint.clone(), source })
+}
+
+/// A size that was asked for of a store that has another one.
+fn size_note(settings: &Settings, engine: &Engine) -> String {
+    match settings.size {
+        Some(asked) if asked.next_multiple_of(4096) != engine.bytes() => format!(
+            "; --size {} is for a new store and was passed over, this one has {}",
+            ByteSize(asked),
+            ByteSize(engine.bytes())
+        ),
+        _ => String::new(),
+    }
 }
 
 fn greeting(settings: &Settings, log: &Path) -> String {

@@ -55,7 +55,9 @@ impl Log {
 /// `dfuse.log` in a store's directory; for a device a file of its name where logs go.
 #[must_use]
 pub fn path_for(store: &Path) -> PathBuf {
-    if store.is_dir() {
+    let flags = rustix::fs::statvfs(store).map(|found| found.f_flag);
+    let read_only = flags.is_ok_and(|f| f.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    if store.is_dir() && !read_only {
         return store.join("dfuse.log");
     }
     let name = store.to_string_lossy().trim_start_matches('/').replace('/', "-");

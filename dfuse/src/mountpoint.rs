@@ -92,13 +92,13 @@ fn is_dead(error: &io::Error) -> bool {
 
 /// Whether a daemon has the store mounted somewhere.
 pub fn is_source(store: &Path) -> bool {
-    let name = source_name(store);
-    mounts::all().iter().any(|m| m.is_dfuse() && m.source == Path::new(&name))
+    mounts::all().iter().any(|m| m.is_dfuse() && m.source == store)
 }
 
-/// The store's path as the table of mounts can carry it.
+/// The store's path as a list of mount options can carry it; `mounts` reads it back.
 pub fn source_name(store: &Path) -> String {
-    String::from_utf8_lossy(store.as_os_str().as_bytes()).replace(['\n', ','], "?")
+    let path = String::from_utf8_lossy(store.as_os_str().as_bytes());
+    path.replace('\\', "\\134").replace('\n', "\\012").replace(',', "\\054")
 }
 
 #[cfg(test)]

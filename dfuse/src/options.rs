@@ -17,6 +17,8 @@ pub const POOL_DEFAULT: &str = "default";
 pub const CONTAINER_DEFAULT: &str = "home";
 /// FUSE threads when nothing is said: requests do not hold a thread while they wait.
 const THREADS_MAX_DEFAULT: usize = 8;
+/// Less than this holds no operation's buckets.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -171,6 +173,11 @@ impl CommandLine {
     pub fn settings(self, root: bool, cores: usize) -> Result<Settings, String> {
         let asked = MountOptions::parse(&self.options)?;
         let (store, mountpoint, pool, container) = self.names(&asked)?;
+        let memory = self.memory.or(asked.memory).map(|s| s.0);
+        if let Some(memory) = memory.filter(|memory| *memory < MEMORY_BYTES_MIN) {
+            let (given, min) = (ByteSize(memory), ByteSize(MEMORY_BYTES_MIN));
+            return Err(format!("--memory {given} is too little; give at least {min}"));
+        }
         let single_user = self.single_user || (asked.single_user && !self.multi_user);
         let everyone = !single_user && (root || self.multi_user || asked.multi_user);
         Ok(Settings {
@@ -187,7 +194,7 @@ impl CommandLine {
                 .or(asked.threads)
                 .unwrap_or(cores.clamp(2, THREADS_MAX_DEFAULT)),
             caching: !(self.disable_caching || asked.disable_caching && !self.enable_caching),
-            memory: self.memory.or(asked.memory).map(|s| s.0),
+            memory,
             cache: self.cache.or(asked.cache).map(|s| s.0),
             flags: MountFlags {
                 suid: asked.suid.unwrap_or(everyone && root),

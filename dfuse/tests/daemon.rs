@@ -173,6 +173,60 @@ fn read_only_makes_nothing_and_changes_nothing() {
 }
 
 #[test]
+fn a_store_on_a_read_only_filesystem_can_be_mounted_read_only() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    fs::write(site.mnt().join("file"), "kept").unwrap();
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let mount = |args: &[&str]| {
+        let output = Command::new("mount").args(args).arg(site.store()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    };
+    mount(&["--bind", site.store().to_str().unwrap()]);
+    mount(&["-o", "remount,bind,ro"]);
+    let refused = site.dfuse(&[]);
+    let read = site.dfuse(&["--read-only"]);
+    let found = fs::read_to_string(site.mnt().join("file"));
+    let unmounted = Command::new("umount").arg(site.mnt()).status();
+    // The daemon may be ending still.
+    let until = Instant::now() + Duration::from_secs(20);
+    while !Command::new("umount").arg(site.store()).status().unwrap().success() {
+        assert!(Instant::now() < until, "the store stays in use");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!refused.status.success(), "{}", text(&refused));
+    assert!(read.status.success(), "{}", text(&read));
+    assert_eq!(found.unwrap(), "kept");
+    assert!(unmounted.unwrap().success());
+}
+
+#[test]
+fn sizes_that_cannot_be_or_are_not_the_store_s_are_told() {
+    require_fuse!();
+    let site = Site::new();
+    let start = |args: &[&str]| {
+        let mut command = Command::new(DFUSE);
+        command.arg("--embedded").arg(site.store()).arg(site.mnt()).args(args);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), text(&output))
+    };
+    let (code, said) = start(&["--size", "65T"]);
+    assert!(code == 1 && said.contains("at most 64.0 TiB"), "{said}");
+    let (code, said) = start(&["--memory", "0"]);
+    assert!(code == 2 && said.contains("at least 1.00 MiB"), "{said}");
+    let daemon = site.start();
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let (code, said) = start(&["--size", "2G"]);
+    assert!(code == 0 && said.contains("passed over, this one has 1.00 GiB"), "{said}");
+    let daemon = Daemon { pid: holder(&site.store()).unwrap() };
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
 fn in_the_foreground_it_stays_until_interrupted() {
     require_fuse!();
     let site = Site::new();

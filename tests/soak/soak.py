@@ -38,6 +38,9 @@ class Soak:
                 self.counts[name] = self.counts.get(name, 0) + 1
         except Exception as error:  # noqa: BLE001
             self.failures.append((name, repr(error)))
+        finally:
+            for fd in state.get("open", []):
+                os.close(fd)
 
     # The kinds of work. `state`: what must be there.
 
@@ -136,7 +139,7 @@ class Soak:
         fd = os.open(f"{base}/{rng.randrange(1000)}", os.O_RDWR | os.O_CREAT)
         os.pwrite(fd, b"held", 0)
         try:
-            os.unlink(f"/proc/self/fd/{fd}" if rng.random() < 0 else os.readlink(f"/proc/self/fd/{fd}"))
+            os.unlink(os.readlink(f"/proc/self/fd/{fd}"))
         except FileNotFoundError:
             pass
         state.setdefault("open", []).append(fd)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use daos_types::ByteSize;
 
 pub const POOL_DEFAULT: &str = "default";
 pub const CONTAINER_DEFAULT: &str = "home";
@@ -307,6 +308,24 @@ pub enum Filesystem {
         #[arg(long)]
         stats: bool,
     },
+    /// Show the object, its class and the chunk size of a file or directory in a mount
+    #[command(visible_alias = "get-attribute")]
+    GetAttr(InMount),
+    /// Set the chunk size of an empty file (made if it is not there), or what new files in a directory get
+    #[command(visible_alias = "set-attribute")]
+    SetAttr {
+        #[command(flatten)]
+        at: InMount,
+        /// Bytes of a chunk, a multiple of 4096
+        #[arg(short = 'z', long, value_name = "SIZE", required_unless_present = "oclass")]
+        chunk_size: Option<ByteSize>,
+        /// Object class; of files it is SX here, of directories S1
+        #[arg(short, long, value_name = "CLASS")]
+        oclass: Option<String>,
+    },
+    /// Set the chunk size as the container has it
+    #[command(visible_aliases = ["reset-attribute", "reset-chunk-size"])]
+    ResetAttr(InMount),
     /// Wait until everything acknowledged is on stable media
     Sync {
         /// A path in the mount, or the store
@@ -314,10 +333,28 @@ pub enum Filesystem {
     },
 }
 
+/// A file or directory in a mount.
+#[derive(Args, Debug)]
+pub struct InMount {
+    /// A file or directory in the mount
+    #[arg(value_name = "PATH", required_unless_present = "path")]
+    place: Option<PathBuf>,
+    /// The same, as DAOS has it
+    #[arg(long, value_name = "PATH", conflicts_with = "place")]
+    path: Option<PathBuf>,
+}
+
+impl InMount {
+    pub fn path(&self) -> Option<&PathBuf> {
+        self.place.as_ref().or(self.path.as_ref())
+    }
+}
+
 impl Filesystem {
     pub fn path(&self) -> Option<&PathBuf> {
         match self {
             Self::Scrub(how) => how.path.as_ref(),
+            Self::GetAttr(at) | Self::ResetAttr(at) | Self::SetAttr { at, .. } => at.path(),
             Self::Check { path, .. } | Self::Query { path, .. } | Self::Sync { path } => {
                 path.as_ref()
             }

@@ -30,7 +30,12 @@ pub fn reads_only(command: &Command) -> bool {
         Command::Container(_) => false,
         Command::Filesystem(Filesystem::Check { repair, .. }) => !repair,
         Command::Filesystem(
-            Filesystem::Query { .. } | Filesystem::Sync { .. } | Filesystem::Scrub(_),
+            Filesystem::Query { .. }
+            | Filesystem::Sync { .. }
+            | Filesystem::Scrub(_)
+            | Filesystem::GetAttr(_)
+            | Filesystem::SetAttr { .. }
+            | Filesystem::ResetAttr(_),
         ) => true,
     }
 }
@@ -55,6 +60,11 @@ pub fn run(command: Command, store: &mut Store) -> Result<Answered> {
         Command::Filesystem(Filesystem::Query { pool, container, stats, .. }) => {
             query(store, &pool, &container, stats)
         }
+        Command::Filesystem(Filesystem::GetAttr(at)) => crate::layout::get(store, &at),
+        Command::Filesystem(Filesystem::SetAttr { at, chunk_size, oclass }) => {
+            crate::layout::set(store, &at, chunk_size, oclass.as_deref())
+        }
+        Command::Filesystem(Filesystem::ResetAttr(at)) => crate::layout::reset(store, &at),
         Command::Filesystem(Filesystem::Sync { .. }) => {
             store.ask(Ask::Sync)?;
             Ok(good(Text::line("everything acknowledged is on stable media"), Value::Null))
@@ -244,7 +254,7 @@ fn entry_point_of(
     }
 }
 
-fn usage(message: String) -> Failure {
+pub fn usage(message: String) -> Failure {
     Failure::new(FailureKind::Invalid, message)
 }
 
@@ -365,7 +375,7 @@ fn list_snapshots(store: &mut Store, pool: String, container: String) -> Result<
     }
 }
 
-fn good(text: Text, json: Value) -> Answered {
+pub fn good(text: Text, json: Value) -> Answered {
     Answered { text, json, status: status::DONE }
 }
 
@@ -377,7 +387,7 @@ fn json_of(value: &impl serde::Serialize) -> Result<Value> {
     serde_json::to_value(value).map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))
 }
 
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
 }
 

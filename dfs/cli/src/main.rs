@@ -5,6 +5,7 @@ mod args;
 mod assign;
 mod commands;
 mod entry;
+mod layout;
 mod output;
 mod progress;
 mod scrub;
@@ -64,7 +65,12 @@ fn run(line: CommandLine) -> Result<u8, Failure> {
 fn execute(line: CommandLine) -> Result<Answered, Failure> {
     let path = match &line.command {
         Command::Filesystem(filesystem) => {
-            filesystem.path().or(line.global.embedded.as_ref()).cloned()
+            let named = line.global.embedded.as_ref();
+            match filesystem.path() {
+                // Of a file that is to be made, the mount that it will be in.
+                Some(path) if !path.exists() => store::store_by_path(path, named),
+                path => path.or(named).cloned(),
+            }
         }
         Command::Container(container) => match container.path() {
             Some(path) => store::store_by_path(path, line.global.embedded.as_ref()),

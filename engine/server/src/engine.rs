@@ -42,6 +42,7 @@ pub struct Engine {
 pub(crate) struct Running {
     pub(crate) place: Place,
     pub(crate) config: EngineConfig,
+    pub(crate) bytes: u64,
     pub(crate) client: Client,
     stats: Vec<StatsReader>,
 }
@@ -77,7 +78,7 @@ impl Engine {
         let place = Place::find(&config.path, config.create && !config.read_only)?;
         place.check(config.create && !config.read_only)?;
         let lock = Lock::take(&place, &config.holder)?;
-        place.prepare(&config)?;
+        let bytes = place.prepare(&config)?;
         let xstream = XstreamConfig {
             name: "target-0".into(),
             lending: lending(),
@@ -87,7 +88,7 @@ impl Engine {
         let target = Target::start(xstream, move |handle| open(handle, its_config, its_place));
         let target = target.map_err(Error::Thread)??;
         let client = Client::new(vec![target.caller()]);
-        let running = Running { place, config, client, stats: vec![target.stats()] };
+        let running = Running { place, config, bytes, client, stats: vec![target.stats()] };
         Ok(Self {
             running: Arc::new(running),
             targets: Mutex::new(vec![target]),
@@ -104,6 +105,12 @@ impl Engine {
     #[must_use]
     pub fn config(&self) -> &EngineConfig {
         &self.running.config
+    }
+
+    /// Bytes of the store's file or device.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.running.bytes
     }
 
     /// The store's place, absolute.

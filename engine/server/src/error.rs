@@ -38,6 +38,8 @@ pub enum Error {
     NoContainer { pool: String, container: String },
     #[error("a store needs at least {min}, and {found} were given; {advice}")]
     TooSmall { min: ByteSize, found: ByteSize, advice: &'static str },
+    #[error("a store is at most {max}, and {found} were asked for; give a smaller --size")]
+    TooLarge { max: ByteSize, found: ByteSize },
     #[error("a block device is used whole, and {path} has {whole}; leave out --size")]
     DeviceSize { path: PathBuf, whole: ByteSize },
 

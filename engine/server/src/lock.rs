@@ -21,7 +21,18 @@ impl Lock {
     pub(crate) fn take(place: &Place, holder: &str) -> Result<Self> {
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = file.open(&place.lock).map_err(Error::io("opening", &place.lock))?;
+        let mut file = match file.open(&place.lock) {
+            // A store on a read-only filesystem: nobody can change it, so a lock that is not there is not needed.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                let lock = File::open(&place.lock).or_else(|_| File::open(&place.path));
+                let lock = lock.map_err(Error::io("opening", &place.lock))?;
+                return match flock(&lock, FlockOperation::NonBlockingLockShared) {
+                    Ok(()) => Ok(Self(lock)),
+                    Err(error) => Err(Error::io("locking", &place.lock)(error.into())),
+                };
+            }
+            opened => opened.map_err(Error::io("opening", &place.lock))?,
+        };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(held(place, &mut file)),

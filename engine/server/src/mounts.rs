@@ -1,7 +1,7 @@
 //! Where stores are mounted on this machine, for the daemon that looks at its mountpoint and the command that is given one.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// The type under which dfuse's mounts are listed.
@@ -72,6 +72,8 @@ fn parse(line: &[u8]) -> Option<Mount> {
     fields.find(|f| *f == b"-")?;
     let fstype = String::from_utf8(fields.next()?.to_vec()).ok()?;
     let source = unescape(fields.next()?);
+    // dfuse spells what a list of mount options cannot carry in the same way.
+    let source = if fstype == FSTYPE { unescape(source.as_bytes()) } else { source };
     Some(Mount {
         device: (major.parse().ok()?, minor.parse().ok()?),
         mountpoint: PathBuf::from(mountpoint),

@@ -19,6 +19,8 @@ const TARGET: &str = "target-0";
 const RUN_DIRECTORY: &str = "/run/daosfs";
 /// Smallest store that is made: less is filled by a few files.
 const SIZE_BYTES_MIN: u64 = 64 << 20;
+/// What 32-bit bucket numbers reach.
+const SIZE_BYTES_MAX: u64 = 64 << 40;
 
 /// A store's place, found or to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +120,12 @@ impl Place {
             Some(size) if size < SIZE_BYTES_MIN => {
                 return Err(too_small(size, "give a larger --size"));
             }
+            Some(size) if size > SIZE_BYTES_MAX => {
+                return Err(Error::TooLarge {
+                    max: ByteSize(SIZE_BYTES_MAX),
+                    found: ByteSize(size),
+                });
+            }
             Some(size) => size,
             None => default_size(free_bytes(&self.path)?)?,
         };
@@ -204,6 +212,9 @@ mod tests {
         // A store that is there keeps its size.
         config.size = Some(2 << 30);
         assert_eq!(place.prepare(&config).unwrap(), 1 << 30);
+        fs::remove_file(&place.target).unwrap();
+        config.size = Some(65 << 40);
+        assert!(matches!(place.prepare(&config), Err(Error::TooLarge { .. })));
     }
 
     #[test]

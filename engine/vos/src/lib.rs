@@ -51,6 +51,7 @@ pub(crate) mod testing;
 mod transact;
 mod update;
 mod vos;
+mod watch;
 
 pub use store::{
     BUCKET_BLOCKS, BlockAddr, BlockRun, Claim, Committed, DataWrite, FormatOptions, Lsn,

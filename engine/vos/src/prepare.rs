@@ -14,6 +14,10 @@ use crate::pages::Abort;
 use crate::record::{Run, Span};
 use crate::store::{BlockAddr, BlockRun, DataWrite, ReadGuard, Reservation, Store, Tx, TxOptions};
 use crate::supply::{Base, Filled, Need, PLANNED};
+use crate::watch::Watch;
+
+/// Stored bytes by the index of the need that asks for them.
+pub(crate) type Counted = HashMap<usize, (u64, Watch)>;
 
 /// Blocks for every need of a plan, being filled.
 #[derive(Default)]
@@ -24,7 +28,7 @@ pub(crate) struct Prepared {
     reservation: Option<Reservation>,
     fresh: Vec<BlockRun>,
     writes: Vec<DataWrite>,
-    counted: HashMap<usize, u64>,
+    counted: Counted,
     /// Blocks that are filled in place are not given to anybody else meanwhile.
     _guard: Option<ReadGuard>,
 }
@@ -49,9 +53,10 @@ impl Prepared {
         self.fresh.iter().any(|fresh| fresh.addr.0 < end && run.start < fresh.end().0)
     }
 
-    /// The stored bytes of the range that need `index` names.
+    /// The stored bytes of the range that need `index` names; `None`: its object has changed since.
     pub fn counted(&self, index: usize) -> Option<u64> {
-        self.counted.get(&index).copied()
+        let (bytes, watch) = self.counted.get(&index)?;
+        (!watch.is_disturbed()).then_some(*bytes)
     }
 }
 
@@ -63,7 +68,7 @@ pub(crate) struct Preparation<'a> {
     /// For a plan that looked at blocks.
     pub guard: Option<ReadGuard>,
     /// Stored bytes for the needs that are counts.
-    pub counted: HashMap<usize, u64>,
+    pub counted: Counted,
 }
 
 impl Preparation<'_> {

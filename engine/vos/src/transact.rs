@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use daos_types::rpc::{ARRAY_OFFSET_MAX, Condition, Op, Reply, Transact};
-use daos_types::{ContainerId, Error, Result};
+use daos_types::{ContainerId, Error, ObjectId, Result};
 use daos_xstream::Stage;
 
 use crate::array::Moment;
@@ -163,6 +163,10 @@ impl Vos {
             // What made it fail must not be lost after we told.
             self.store.acknowledged(self.store.newest()).await?;
         }
+        if result.is_ok() && !self.watches.is_empty() {
+            let objects = request.ops.iter().map(object_of);
+            objects.for_each(|object| self.watches.disturb(request.container, object));
+        }
         result.map(Some)
     }
 
@@ -178,8 +182,10 @@ impl Vos {
         Stage::Pull.enter();
         let mut counted = HashMap::new();
         for (index, need) in needs.iter().enumerate() {
-            if matches!(need, Need::Count { .. }) {
-                counted.insert(index, self.stored_in(request.container, need).await?);
+            if let Need::Count { object, .. } = need {
+                let watch = self.watches.set(request.container, *object);
+                let bytes = self.stored_in(request.container, need).await?;
+                counted.insert(index, (bytes, watch));
             }
         }
         Stage::Persist.enter();
@@ -267,6 +273,20 @@ impl Vos {
         keys.sort();
         keys.dedup();
         keys
+    }
+}
+
+fn object_of(op: &Op) -> ObjectId {
+    match op {
+        Op::UpdateSingle { key, .. }
+        | Op::UpdateArray { key, .. }
+        | Op::Allocate { key, .. }
+        | Op::PunchRange { key, .. }
+        | Op::PunchAkey(key)
+        | Op::Add { key, .. } => key.object,
+        Op::PunchDkey { object, .. }
+        | Op::PunchDkeysFrom { object, .. }
+        | Op::PunchObject { object } => *object,
     }
 }
 

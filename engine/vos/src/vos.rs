@@ -18,6 +18,7 @@ use crate::key::DkeyHash;
 use crate::lock::Locks;
 use crate::roots::Roots;
 use crate::store::{Store, Tx, TxOptions, View};
+use crate::watch::Watches;
 
 /// How a target's objects are kept.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,7 @@ pub struct Vos {
     pub(crate) handle: Handle,
     pub(crate) locks: Locks,
     pub(crate) guesses: Guesses,
+    pub(crate) watches: Watches,
     /// There is something to reclaim or to sweep.
     pub(crate) background: Notify,
     /// While a check runs, nothing is given back in the background.
@@ -73,6 +75,7 @@ impl Vos {
             handle,
             locks: Locks::default(),
             guesses: Guesses::default(),
+            watches: Watches::default(),
             background: Notify::new(),
             checking: Cell::new(false),
             sweeps: RefCell::default(),

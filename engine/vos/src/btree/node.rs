@@ -499,13 +499,20 @@ fn changed_slots(
     count: usize,
     old_and_new: impl Fn(usize) -> (usize, usize),
 ) -> Option<(usize, SmallVec<[u8; 512]>)> {
-    let differs = |&index: &usize| {
+    let (mut first, mut bytes, mut end) = (None, SmallVec::new(), 0);
+    for index in 0..count {
         let (old, new) = old_and_new(index);
-        old != new
-    };
-    let first = (0..count).find(differs)?;
-    let last = (first..count).rfind(differs)?;
-    Some((first, (first..=last).flat_map(|index| u16_bytes(old_and_new(index).1)).collect()))
+        if old == new && first.is_none() {
+            continue;
+        }
+        first.get_or_insert(index);
+        bytes.extend_from_slice(&u16_bytes(new));
+        if old != new {
+            end = bytes.len();
+        }
+    }
+    bytes.truncate(end);
+    first.map(|first| (first, bytes))
 }
 
 fn write_slots<P: PagesMut + ?Sized>(

@@ -56,6 +56,8 @@ pub(super) struct Frame {
     pub(super) dirty_since: Option<Lsn>,
     pub(super) writing: Option<Lsn>,
     pins: u32,
+    /// Which of the buckets that were in the frame this is.
+    stay: u64,
     /// Used since the clock's hand last passed.
     used: Cell<bool>,
     /// The run that touched it last: it does not leave during that run.
@@ -76,6 +78,7 @@ impl Frame {
             dirty_since: None,
             writing: None,
             pins: 0,
+            stay: 0,
             used: Cell::new(false),
             run: Cell::new(0),
             changed_in: 0,
@@ -97,6 +100,13 @@ impl Frame {
 struct Ghost {
     needed_from: Lsn,
     freed: Lsn,
+}
+
+/// A bucket that stays resident until [`Arena::unpin`].
+#[derive(Debug)]
+pub(super) struct Pin {
+    at: usize,
+    stay: u64,
 }
 
 pub(super) struct Arena {
@@ -184,17 +194,19 @@ impl Arena {
         &mut self.frames[at]
     }
 
-    pub(super) fn pin(&mut self, bucket: BucketId) -> bool {
-        let Some(at) = self.index.get(&bucket) else { return false };
-        self.frames[*at].pins += 1;
-        true
+    /// Keeps a bucket resident; `None`: it is not.
+    pub(super) fn pin(&mut self, bucket: BucketId) -> Option<Pin> {
+        let at = *self.index.get(&bucket)?;
+        let frame = &mut self.frames[at];
+        frame.pins += 1;
+        Some(Pin { at, stay: frame.stay })
     }
 
-    pub(super) fn unpin(&mut self, bucket: BucketId) {
-        // A bucket freed by the very operation that pinned it is gone, and may even be back as another.
-        if let Some(at) = self.index.get(&bucket) {
-            let frame = &mut self.frames[*at];
-            frame.pins = frame.pins.saturating_sub(1);
+    pub(super) fn unpin(&mut self, pin: Pin) {
+        // A bucket freed by the very operation that pinned it is gone, with its pins, and may even be back as another.
+        let frame = &mut self.frames[pin.at];
+        if frame.in_use && frame.stay == pin.stay {
+            frame.pins -= 1;
         }
     }
 
@@ -243,6 +255,7 @@ impl Arena {
         let frame = &mut self.frames[at];
         assert!(!frame.in_use && frame.is_clean() && frame.pins == 0);
         frame.in_use = true;
+        frame.stay += 1;
         frame.bucket = bucket;
         frame.kind = kind;
         frame.lsn = lsn;
@@ -436,7 +449,7 @@ mod tests {
             arena.changed(at, Lsn(2));
         }
         arena.begin_run();
-        assert!(arena.pin(BucketId(30)));
+        assert!(arena.pin(BucketId(30)).is_some());
         arena.find(BucketId(31));
         assert!(!arena.begin_load(), "30 are dirty, one is pinned, one is in this run");
         assert_eq!(arena.available(), 0);
@@ -444,6 +457,21 @@ mod tests {
         assert!(arena.begin_load());
         assert!(arena.peek(BucketId(31)).is_none());
         arena.load_failed();
+    }
+
+    #[test]
+    fn a_pin_ends_with_its_bucket_and_leaves_the_next_one_of_that_number_alone() {
+        let mut arena = full();
+        let mine = arena.pin(BucketId(3)).unwrap();
+        arena.freed(BucketId(3), Lsn(2));
+        arena.begin_run();
+        assert!(arena.format(BucketId(3), BucketKind::Node).is_some());
+        let theirs = arena.pin(BucketId(3)).unwrap();
+        arena.begin_run();
+        arena.unpin(mine);
+        assert!(!arena.peek(BucketId(3)).unwrap().may_leave(arena.run()), "somebody else's pin");
+        arena.unpin(theirs);
+        assert!(arena.peek(BucketId(3)).unwrap().may_leave(arena.run()));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use daos_types::{Csum, Epoch, Error, Place, Result, StoreId, TargetId};
 use daos_xstream::Handle;
 use smallvec::SmallVec;
 
-use super::arena::{Arena, IdMap};
+use super::arena::{Arena, IdMap, Pin};
 use super::data::{Pending, decode_log};
 use super::header::{self, Header, SLOT_BYTES};
 use super::mend::{Mended, mend};
@@ -622,7 +622,7 @@ async fn apply(inner: &Inner, lsn: Lsn, redo: &[u8], scan: &Scan) -> Result<()> 
         }
         place += 1;
     }
-    let mut pinned: SmallVec<[BucketId; 16]> = SmallVec::new();
+    let mut pinned: SmallVec<[(BucketId, Pin); 16]> = SmallVec::new();
     let mut formatted = 0;
     for (index, operation) in operations.iter().enumerate() {
         let bucket = operation.bucket();
@@ -633,9 +633,11 @@ async fn apply(inner: &Inner, lsn: Lsn, redo: &[u8], scan: &Scan) -> Result<()> 
         };
         if matches!(operation, Redo::Format { .. }) {
             formatted += 1;
-        } else if !operation.resets() && !pinned.contains(&bucket) && !made_here() {
-            load_for_replay(inner, bucket).await?;
-            pinned.push(bucket);
+        } else if !operation.resets()
+            && pinned.iter().all(|(other, _)| *other != bucket)
+            && !made_here()
+        {
+            pinned.push((bucket, load_for_replay(inner, bucket).await?));
         }
     }
     make_frames(inner, formatted).await?;
@@ -644,8 +646,8 @@ async fn apply(inner: &Inner, lsn: Lsn, redo: &[u8], scan: &Scan) -> Result<()> 
     for operation in &operations {
         apply_operation(&mut state.arena, lsn, operation);
     }
-    for bucket in pinned {
-        state.arena.unpin(bucket);
+    for (_, pin) in pinned {
+        state.arena.unpin(pin);
     }
     state.counts.replayed += 1;
     state.arena.begin_run();
@@ -678,13 +680,13 @@ fn apply_operation(arena: &mut Arena, lsn: Lsn, operation: &Redo<'_>) {
 }
 
 /// Makes a bucket resident and pins it.
-async fn load_for_replay(inner: &Inner, bucket: BucketId) -> Result<()> {
+async fn load_for_replay(inner: &Inner, bucket: BucketId) -> Result<Pin> {
     loop {
         {
             let mut state = inner.state.borrow_mut();
             state.arena.begin_run();
-            if state.arena.pin(bucket) {
-                return Ok(());
+            if let Some(pin) = state.arena.pin(bucket) {
+                return Ok(pin);
             }
         }
         make_frames(inner, 1).await?;

@@ -21,7 +21,7 @@ use daos_xstream::Handle;
 use daos_xstream::sync::{Event, Notify, Permit, Semaphore};
 use smallvec::SmallVec;
 
-use super::arena::IdMap;
+use super::arena::{IdMap, Pin};
 use super::bucket;
 use super::space::{Claim, ENTRY_BYTES, Entry, GRANT_SEGMENTS};
 use super::state::State;
@@ -42,7 +42,7 @@ const FORCE_AFTER: Duration = Duration::from_millis(500);
 /// How long a writer waits for readers who still see what was freed, before it answers `NoSpace`.
 const FREES_AFTER_MAX: Duration = Duration::from_secs(10);
 /// Time for which a free segment must not have been needed before its space is the host's again.
-const TRIM_AFTER: Duration = Duration::from_secs(4);
+const TRIM_AFTER: Duration = Duration::from_millis(if cfg!(test) { 600 } else { 4000 });
 /// Runs of segments that are returned at a time.
 const TRIM_RUNS: usize = 64;
 /// Segments that are returned at a time when the store is opened.
@@ -1036,7 +1036,7 @@ impl Drop for Waiting<'_> {
 /// What an operation that faulted keeps in memory until it is done.
 struct Pins<'a> {
     inner: &'a Rc<Inner>,
-    buckets: SmallVec<[BucketId; 8]>,
+    buckets: SmallVec<[Pin; 8]>,
     /// Faults that ended with a freed bucket.
     freed: usize,
     permit: Option<Permit>,
@@ -1068,8 +1068,9 @@ impl<'a> Pins<'a> {
         }
         loop {
             self.inner.load(bucket).await?;
-            if self.inner.state.borrow_mut().arena.pin(bucket) {
-                self.buckets.push(bucket);
+            let pin = self.inner.state.borrow_mut().arena.pin(bucket);
+            if let Some(pin) = pin {
+                self.buckets.push(pin);
                 return Ok(());
             }
             if self.inner.is_freed(bucket) {
@@ -1086,8 +1087,8 @@ impl Drop for Pins<'_> {
             return;
         }
         let mut state = self.inner.state.borrow_mut();
-        for bucket in self.buckets.drain(..) {
-            state.arena.unpin(bucket);
+        for pin in self.buckets.drain(..) {
+            state.arena.unpin(pin);
         }
         drop(state);
         self.inner.progress.notify_all();

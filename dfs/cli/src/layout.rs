@@ -1,0 +1,76 @@
+//! `daos fs get-attr|set-attr|reset-attr`: how the data of a file in a mount is laid out.
+
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use daos_server::control::{Answer, Ask, Failure, FailureKind};
+use daos_types::ByteSize;
+use serde_json::{Value, json};
+
+use crate::args::InMount;
+use crate::commands::{good, size, unexpected, usage};
+use crate::output::{Answered, Text};
+use crate::store::Store;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+fn look(at: &InMount) -> Result<(&Path, Metadata)> {
+    let path = at.path().ok_or_else(|| usage("name a file or directory in the mount".into()))?;
+    let found = fs::metadata(path)
+        .map_err(|e| Failure::new(FailureKind::NotFound, format!("{}: {e}", path.display())))?;
+    Ok((path, found))
+}
+
+fn ask(store: &mut Store, verb: &str, arguments: Value) -> Result<Value> {
+    match store.ask(Ask::Filesystem { verb: verb.into(), arguments })? {
+        Answer::Filesystem(value) => Ok(value),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub fn get(store: &mut Store, at: &InMount) -> Result<Answered> {
+    let (_, found) = look(at)?;
+    let layout = ask(store, "layout", json!({ "ino": found.ino() }))?;
+    let text = |name: &str| layout[name].as_str().unwrap_or_default().to_owned();
+    let chunk = size(layout["chunk_bytes"].as_u64().unwrap_or_default());
+    let of_directory = layout["directory"].as_bool() == Some(true);
+    let chunk_is = if of_directory { "chunk size of new files" } else { "chunk size" };
+    let pairs = [("oid", text("oid")), ("object class", text("class")), (chunk_is, chunk)];
+    Ok(good(Text::pairs(&pairs), layout))
+}
+
+pub fn set(
+    store: &mut Store,
+    at: &InMount,
+    chunk: Option<ByteSize>,
+    class: Option<&str>,
+) -> Result<Answered> {
+    if let Some(path) = at.path().filter(|path| path.symlink_metadata().is_err()) {
+        let made = File::options().write(true).create_new(true).open(path);
+        made.map_err(|e| Failure::new(FailureKind::Failed, format!("{}: {e}", path.display())))?;
+    }
+    let (path, found) = look(at)?;
+    let ino = found.ino();
+    if let Some(class) = class {
+        let only = ask(store, "layout", json!({ "ino": ino }))?;
+        let only = only["class"].as_str().unwrap_or_default();
+        if !class.eq_ignore_ascii_case(only) {
+            let message = format!(
+                "{}: its object class is {only} and cannot be {class}: files are spread over all targets, directories lie on one",
+                path.display()
+            );
+            return Err(Failure::new(FailureKind::Unsupported, message));
+        }
+    }
+    if let Some(ByteSize(chunk_bytes)) = chunk {
+        ask(store, "set-chunk", json!({ "ino": ino, "chunk_bytes": chunk_bytes }))?;
+    }
+    get(store, at)
+}
+
+pub fn reset(store: &mut Store, at: &InMount) -> Result<Answered> {
+    let (_, found) = look(at)?;
+    ask(store, "set-chunk", json!({ "ino": found.ino() }))?;
+    get(store, at)
+}
