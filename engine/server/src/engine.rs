@@ -256,9 +256,17 @@ mod tests {
         let Answer::Stats(stats) = door.ask(Ask::Stats).unwrap() else { panic!() };
         assert!(stats[0].requests.iter().any(|kind| kind.name == "container-create"));
         door.ask(Ask::Stop).unwrap();
+        // The answer goes out first; what ends the process comes after it.
+        let begin = std::time::Instant::now();
+        while !handler.0.load(std::sync::atomic::Ordering::SeqCst) {
+            assert!(
+                begin.elapsed() < std::time::Duration::from_secs(10),
+                "nobody was told to stop"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         drop(control);
         door.wait_for_end();
-        assert!(handler.0.load(std::sync::atomic::Ordering::SeqCst));
         assert!(!engine.path().join("control").exists());
     }
 
