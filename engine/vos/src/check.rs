@@ -23,6 +23,7 @@ use crate::flat;
 use crate::history::{HistoryKey, decode_state, parse as parse_history, split_hidden};
 use crate::key::{DkeyHash, Ordering, Part, parse as parse_key};
 use crate::kv::Pair;
+use crate::loss::{Loss, object_of};
 use crate::object::{Body as ObjectBody, ObjectKey, Record as ObjectRecord};
 use crate::pages::BucketId;
 use crate::reclaim::{Contents, Entry, EntryBody, roots};
@@ -207,9 +208,18 @@ impl<'v> Audit<'v> {
                 Ok((true, _)) => {}
                 Ok((false, _)) => break,
                 Err(error @ (Error::Damaged(_) | Error::Device { .. })) => {
-                    if let (Error::Damaged(_), Some((bucket, low))) = (&error, check.next()) {
-                        let (owner, what, low) = (self.owner, what.to_owned(), low.to_vec());
-                        self.mendable.lost.push(Lost { owner, tree, bucket, low, what });
+                    if let (Error::Damaged(damage), Some((bucket, low, high))) =
+                        (&error, check.next())
+                    {
+                        self.mendable.lost.push(Lost {
+                            owner: self.owner,
+                            tree,
+                            bucket,
+                            low: low.to_vec(),
+                            high: high.map(<[u8]>::to_vec),
+                            what: what.to_owned(),
+                            sums: (damage.expected, damage.found),
+                        });
                     }
                     check.skip(&error.to_string());
                     continue;
@@ -238,6 +248,7 @@ impl<'v> Audit<'v> {
                 }
             } else if !matches!(*key, [_, _, 1, ref epoch @ ..] if epoch.len() == 8)
                 && !matches!(*key, [_, _, 2, _, ..])
+                && !matches!(*key, [_, _, 3, ref rest @ ..] if Loss::decode(rest, &value).is_some())
             {
                 audit.find(format!("container table: strange key {key:02x?}"));
             }
@@ -281,9 +292,11 @@ impl<'v> Audit<'v> {
             Ok(())
         })
         .await?;
+        self.owner = Owner::Detached;
         for tree in doomed {
             self.walk_hidden(tree, "destroyed container", Kind::Reclaim).await?;
         }
+        self.owner = Owner::Store;
         for (key, stored_bytes, tree) in trees {
             let mut walk = ObjectWalk::new(key);
             let what = format!("object {}", key.oid());
@@ -321,12 +334,14 @@ impl<'v> Audit<'v> {
             Ok(())
         })
         .await?;
+        self.owner = Owner::Detached;
         for (contents, tree) in trees {
             match contents {
                 Contents::Object => self.walk_hidden(tree, "detached tree", Kind::Reclaim).await?,
                 Contents::History => self.walk_history(tree, "detached history").await?,
             }
         }
+        self.owner = Owner::Store;
         Ok(())
     }
 
@@ -343,7 +358,9 @@ impl<'v> Audit<'v> {
         self.walk(tree, what, &mut |audit, (key, value)| {
             match parse_history(&key) {
                 Some(HistoryKey::State { .. }) if decode_state(&value).is_some() => {}
-                Some(HistoryKey::Tree { tree, .. }) => trees.push(tree),
+                Some(HistoryKey::Tree { object, tree, .. }) => {
+                    trees.push((object_of(&object), tree));
+                }
                 Some(HistoryKey::Record { epoch, .. }) => match split_hidden(&value) {
                     Some((end, record)) if epoch < end => {
                         audit.own_record(what, record, Kind::Hidden);
@@ -355,9 +372,14 @@ impl<'v> Audit<'v> {
             Ok(())
         })
         .await?;
-        for tree in trees {
+        let owner = self.owner;
+        for (object, tree) in trees {
+            if let Owner::History(id) = owner {
+                self.owner = Owner::Hidden(id, object);
+            }
             self.walk_hidden(tree, what, Kind::Hidden).await?;
         }
+        self.owner = owner;
         Ok(())
     }
 

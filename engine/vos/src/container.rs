@@ -8,6 +8,7 @@
 //!                                           with a quota: bytes (8) inodes (8); label
 //! number (2, big-endian) 01 epoch (8, big-endian) -> has a name (1), name          a snapshot
 //! number (2, big-endian) 02 name         -> value                                        an attribute
+//! number (2, big-endian) 03 ...          -> what snapshots have lost: loss.rs
 //! ```
 
 use std::ops::ControlFlow;
@@ -260,6 +261,7 @@ impl Vos {
                 containers.edit(tx).remove_prefix(&snapshots_prefix(id), SNAPSHOTS_MAX + 1)?;
             assert!(snapshots.len() <= SNAPSHOTS_MAX, "a container has at most {SNAPSHOTS_MAX}");
             self.roots.remove_attributes(tx, id)?;
+            self.roots.remove_losses(tx, id, None)?;
             if let Some(history) = record.history {
                 self.roots.reclaim.add_trees(tx, Contents::History, &[history])?;
             }

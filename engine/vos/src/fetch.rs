@@ -150,6 +150,8 @@ impl Vos {
             let state = if wants_state { newest.state(object)? } else { None };
             return with(&ObjectAt { object, hash, kv: &*kv, state });
         }
+        let lost = object..=object;
+        self.roots.check_losses(pages, self.store.target(), (container, epoch), &lost)?;
         let empty = MapKv::new();
         let tree = self.roots.container(pages, container)?.history.map(|tree| tree.view(pages));
         let history: &dyn Kv = tree.as_ref().map_or(&empty, |tree| tree);

@@ -25,6 +25,7 @@ pub mod kv;
 mod kv_model;
 mod list;
 mod lock;
+mod loss;
 mod newest;
 pub mod object;
 #[cfg(test)]

@@ -99,6 +99,9 @@ impl Vos {
         let (Some(history), true) = (history, epoch != Epoch::MAX) else {
             return Ok((newest, next));
         };
+        let (first, last) = (after.unwrap_or(ObjectId::from_bytes([0; 16])), next);
+        let passed = first..=last.unwrap_or(ObjectId::from_bytes([0xff; 16]));
+        self.roots.check_losses(pages, self.store.target(), (container, epoch), &passed)?;
         // What has no state in the history is there now as it was then; the others say so themselves.
         let mut there: BTreeSet<[u8; 16]> = BTreeSet::new();
         let last = next.map(|object| object.to_bytes());

@@ -8,14 +8,17 @@
 //! # Not here
 //! Names, link counts and what else a filesystem means: `dfs/src/repair.rs`, which runs after this.
 
+use std::ops::RangeInclusive;
+
 use daos_types::rpc::CheckReport;
-use daos_types::{ContainerId, Result};
+use daos_types::{ContainerId, Csum, ObjectId, Result};
 
 use crate::btree::Tree;
 use crate::check::Audit;
 use crate::kv::KvMut;
+use crate::loss::{self, Loss};
 use crate::object::ObjectKey;
-use crate::pages::BucketId;
+use crate::pages::{Abort, BucketId};
 use crate::record::Run;
 use crate::store::{BlockAddr, BlockRun, Claim, Tx, TxOptions};
 use crate::vos::Vos;
@@ -32,6 +35,10 @@ pub(crate) enum Owner {
     Store,
     Object(ObjectKey),
     History(ContainerId),
+    /// What was hidden of one object at once, in the history of a container.
+    Hidden(ContainerId, ObjectId),
+    /// Nobody: it is being taken apart.
+    Detached,
 }
 
 /// A part of a tree that cannot be read.
@@ -42,7 +49,42 @@ pub(crate) struct Lost {
     pub bucket: BucketId,
     /// A key that leads to the bucket.
     pub low: Vec<u8>,
+    /// The first key behind it.
+    pub high: Option<Vec<u8>>,
     pub what: String,
+    /// Checksums of the bucket: as stored, and of what was there.
+    pub sums: (Csum, Csum),
+}
+
+impl Lost {
+    /// The objects of a container that may have lost something with this.
+    fn objects(&self, id: ContainerId) -> Option<RangeInclusive<ObjectId>> {
+        let (low, high) = (&self.low, self.high.as_deref());
+        match self.owner {
+            Owner::Detached => None,
+            Owner::Object(key) => (key.container() == id).then(|| key.oid()..=key.oid()),
+            Owner::Hidden(of, object) => (of == id).then_some(object..=object),
+            Owner::History(of) => (of == id).then(|| loss::objects_of(low, high)),
+            Owner::Store => self.objects_in_table(id),
+        }
+    }
+
+    /// Of a part of the object table, whose keys begin with containers.
+    fn objects_in_table(&self, id: ContainerId) -> Option<RangeInclusive<ObjectId>> {
+        let prefix = id.0.to_be_bytes();
+        let (mut objects, after) = (loss::all_objects(), crate::kv::after_prefix(&prefix));
+        let behind = after.is_some_and(|after| self.low >= after);
+        if behind || self.high.as_ref().is_some_and(|high| high[..] < prefix[..]) {
+            return None;
+        }
+        if let Some(low) = self.low.strip_prefix(&prefix) {
+            objects = loss::object_of(low)..=*objects.end();
+        }
+        if let Some(high) = self.high.as_ref().and_then(|high| high.strip_prefix(&prefix)) {
+            objects = *objects.start()..=loss::object_of(high);
+        }
+        Some(objects)
+    }
 }
 
 /// What an audit found that can be mended without knowing more.
@@ -101,7 +143,10 @@ impl Vos {
             return Ok((true, "a flipped bit was put right"));
         }
         if lost.bucket != lost.tree.root {
-            let cut = |tx: &mut Tx<'_>| lost.tree.cut(tx, &lost.low, lost.bucket);
+            let cut = |tx: &mut Tx<'_>| {
+                self.note_loss(tx, lost)?;
+                lost.tree.cut(tx, &lost.low, lost.bucket)
+            };
             return Ok(match self.store.transact(OPTIONS, cut).await?.value {
                 true => (true, "it was cut out of its tree, and what it held is lost"),
                 false => (true, "it is not there any more"),
@@ -110,16 +155,23 @@ impl Vos {
         match lost.owner {
             Owner::Object(key) => {
                 let forget = |tx: &mut Tx<'_>| {
+                    self.note_loss(tx, lost)?;
                     let object = self.roots.objects.object(key.container(), key.oid(), key.shard());
                     object.take(tx).map(drop)
                 };
                 self.store.transact(OPTIONS, forget).await?;
                 Ok((true, "it was the root of the object, which is lost"))
             }
-            Owner::History(_) => {
+            Owner::History(_) | Owner::Hidden(..) => {
                 // Not without one: a container with a snapshot has a history.
+                self.store.transact(OPTIONS, |tx: &mut Tx<'_>| self.note_loss(tx, lost)).await?;
+                self.store.force().await?;
                 self.store.empty_node(lost.bucket).await?;
-                Ok((true, "it was the root of a history: snapshots show what is there now"))
+                Ok((true, "it was the root of a history: older snapshots do not show what it held"))
+            }
+            Owner::Detached => {
+                self.store.empty_node(lost.bucket).await?;
+                Ok((true, "it was the root of what is being taken apart, and holds nothing now"))
             }
             Owner::Store if lost.tree == self.roots.reclaim.tree => {
                 self.store.empty_node(lost.bucket).await?;
@@ -127,6 +179,21 @@ impl Vos {
             }
             Owner::Store => Ok((false, "it is the root of all that it leads to; nothing is freed")),
         }
+    }
+
+    /// Snapshots do not show what lost something with this any more.
+    fn note_loss(&self, tx: &mut Tx<'_>, lost: &Lost) -> Result<(), Abort> {
+        if lost.owner == Owner::Store && lost.tree != self.roots.objects.tree {
+            return Ok(());
+        }
+        for (id, record) in self.roots.all_containers(tx)? {
+            let Some(objects) = lost.objects(id) else { continue };
+            let (expected, found) = lost.sums;
+            let address = lost.bucket.byte_address();
+            let loss = Loss { objects, before: tx.epoch(), address, expected, found };
+            self.roots.add_loss(tx, (id, &record), &loss)?;
+        }
+        Ok(())
     }
 
     async fn correct(&self, found: &Mendable, done: &mut Vec<String>) -> Result<()> {

@@ -86,8 +86,9 @@ impl Vos {
             if !self.roots.containers.remove(tx, &snapshot_key(id, epoch))? {
                 return Err(Error::NonExistent(Noun::Snapshot).into());
             }
-            let newest = self.roots.snapshots(tx, id)?.last().map(|snapshot| snapshot.epoch);
-            record.newest_snapshot = newest.unwrap_or_default();
+            let left = self.roots.snapshots(tx, id)?;
+            record.newest_snapshot = left.last().map_or(Epoch::ZERO, |newest| newest.epoch);
+            self.roots.remove_losses(tx, id, left.first().map(|oldest| oldest.epoch))?;
             record.sweep_due = true;
             self.roots.put_container(tx, id, &record)
         };

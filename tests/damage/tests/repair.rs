@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use daos_damage::{Filled, Machine, Region, filled, flip, is_damage, look, regions};
 use daos_media::{Device, Fault, FaultDevice, Kind, MemDevice};
-use daos_sim::tree::tree;
+use daos_sim::tree::{Tree, tree};
+use daos_types::Epoch;
 use daos_xstream::{Handle, Random, sim};
 use dfs::{Dfs, MountOptions, Repaired};
 
@@ -58,13 +59,40 @@ async fn mends(handle: &Handle, filled: &Filled, disk: &Rc<MemDevice>, context: 
     assert!(again.iter().all(|what| what.contains("Data at byte")), "{context}: {again:#?}");
     let dfs =
         Dfs::mount(machine.container().await.unwrap(), MountOptions::default()).await.unwrap();
-    match tree(&dfs).await {
-        Ok(_) => {}
-        Err(error) => assert!(is_damage(&error), "{context}: {error}"),
-    }
+    let is_whole = match tree(&dfs).await {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(is_damage(&error), "{context}: {error}");
+            false
+        }
+    };
+    let (epoch, before) = &filled.snapshot;
+    let lost = past(&machine, *epoch, before, context).await;
     machine.vos.stop().await.unwrap();
-    let _ = filled;
+    let machine = Machine::open(disk.clone(), handle, false).await.unwrap();
+    assert_eq!(past(&machine, *epoch, before, context).await, lost, "{context}: after a restart");
+    // A snapshot of what there is now is as whole as that; with the old one its losses go.
+    let container = machine.container().await.unwrap();
+    let now = container.snapshot_create(None).await.unwrap();
+    let read_only = MountOptions { read_only: true, ..MountOptions::default() };
+    container.snapshot_destroy(*epoch).await.unwrap();
+    let dfs = Dfs::mount(container.at(now.epoch), read_only).await.unwrap();
+    assert_eq!(tree(&dfs).await.is_ok(), is_whole, "{context}: a new snapshot");
+    machine.vos.stop().await.unwrap();
     true
+}
+
+/// How much of a snapshot is damaged; nothing of it is wrong.
+async fn past(machine: &Machine, epoch: Epoch, before: &Tree, context: &str) -> usize {
+    let container = machine.container().await.unwrap().at(epoch);
+    let read_only = MountOptions { read_only: true, ..MountOptions::default() };
+    match Dfs::mount(container, read_only).await {
+        Ok(dfs) => look(&dfs, before, &format!("{context}: the snapshot")).await.damaged.len(),
+        Err(error) => {
+            assert!(is_damage(&error), "{context}: the snapshot: {error}");
+            before.len()
+        }
+    }
 }
 
 #[test]

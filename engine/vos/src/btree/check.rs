@@ -139,9 +139,9 @@ impl TreeCheck {
         Ok(true)
     }
 
-    /// The node that the next step would look at, and a key that leads to it.
-    pub(crate) fn next(&self) -> Option<(BucketId, &[u8])> {
-        self.todo.last().map(|todo| (todo.bucket, todo.low.as_slice()))
+    /// The node that the next step would look at, and its keys: from one that leads to it, to the first one behind it.
+    pub(crate) fn next(&self) -> Option<(BucketId, &[u8], Option<&[u8]>)> {
+        self.todo.last().map(|todo| (todo.bucket, todo.low.as_slice(), todo.high.as_deref()))
     }
 
     /// Gives up the bucket that the next step would look at, for a reason such as a checksum, and what is below it.
