@@ -9,7 +9,7 @@ use daos_types::{Csum, Damage, Error, Place, Result};
 use super::bucket;
 use super::header::{self, Header, SLOT_BYTES};
 use super::mend::mend;
-use super::store::{Store, TxOptions};
+use super::store::{Inner, Store, TxOptions};
 use super::tx::Tx;
 use super::wal::{BlockHeader, WAL_BLOCK_BYTES};
 use crate::pages::{BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, BucketKind, Pages, PagesMut};
@@ -214,10 +214,8 @@ impl Store {
 
     /// The segment table and the root are written home again where they were put right.
     pub(crate) async fn mend_fixed_places(&self) -> Result<()> {
-        self.inner.mending.set(true);
-        let result = self.write_mended().await;
-        self.inner.mending.set(false);
-        result
+        let _mending = Mending::new(&self.inner);
+        self.write_mended().await
     }
 
     async fn write_mended(&self) -> Result<()> {
@@ -240,6 +238,22 @@ impl Store {
             Some(_) => Residence::Changed,
             None => Residence::Absent,
         }
+    }
+}
+
+/// While one lives, what is put right when it is loaded is left to who put it up. Several may, and any of them may be dropped.
+struct Mending<'s>(&'s Inner);
+
+impl<'s> Mending<'s> {
+    fn new(inner: &'s Inner) -> Self {
+        inner.mending.update(|many| many + 1);
+        Self(inner)
+    }
+}
+
+impl Drop for Mending<'_> {
+    fn drop(&mut self) {
+        self.0.mending.update(|many| many - 1);
     }
 }
 

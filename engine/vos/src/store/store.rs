@@ -74,8 +74,8 @@ pub(super) struct Inner {
     pub(super) found_at_open: RefCell<Vec<Damage>>,
     /// Of the root and the segment table: what was put right in memory, and is to be written home again.
     pub(super) mended: RefCell<Vec<BucketId>>,
-    /// That is being done.
-    pub(super) mending: Cell<bool>,
+    /// Those who do that now.
+    pub(super) mending: Cell<u32>,
     /// Those who wait for a frame; while there are any, only operations with pins go on.
     frame_waiters: Cell<u32>,
     pins: Semaphore,
@@ -459,7 +459,7 @@ impl Inner {
             repairs: RefCell::default(),
             found_at_open: RefCell::default(),
             mended: RefCell::default(),
-            mending: Cell::new(false),
+            mending: Cell::new(0),
             frame_waiters: Cell::new(0),
             pins: Semaphore::new(budget - UNPINNED),
             pins_max: pins_max(budget),
@@ -605,7 +605,7 @@ impl Inner {
             }
             drop(state);
             task.done.set();
-            if !inner.mended.borrow().is_empty() && !inner.mending.get() && !inner.read_only {
+            if !inner.mended.borrow().is_empty() && inner.mending.get() == 0 && !inner.read_only {
                 // Before a second bit is lost, too.
                 let written = Store { inner }.mend_fixed_places().await;
                 if let Err(error) = written {

@@ -1,6 +1,7 @@
 //! The store as a whole, on devices that behave.
 
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ::bytes::Bytes;
@@ -567,5 +568,24 @@ fn an_opening_returns_space_in_pieces() {
             discarded > 700 << 20 && device.counts().discards >= discarded >> 28,
             "{discarded}"
         );
+    });
+}
+
+#[test]
+fn mending_that_is_dropped_half_way_is_not_under_way_any_more() {
+    sim::run(9, |handle| async move {
+        let (_device, store) = fresh(&handle, Sync::Posix).await;
+        store.inner.mended.borrow_mut().push(store.root());
+        let mut context = Context::from_waker(Waker::noop());
+        let mut one = Box::pin(store.mend_fixed_places());
+        let mut other = Box::pin(store.mend_fixed_places());
+        assert!(one.as_mut().poll(&mut context).is_pending());
+        assert!(other.as_mut().poll(&mut context).is_pending());
+        drop(one);
+        assert_eq!(store.inner.mending.get(), 1, "the other one goes on");
+        drop(other);
+        assert_eq!(store.inner.mending.get(), 0);
+        store.mend_fixed_places().await.unwrap();
+        assert!(store.inner.mended.borrow().is_empty());
     });
 }
