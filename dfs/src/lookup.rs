@@ -1,5 +1,7 @@
 //! Names to inodes.
 
+use bytes::Bytes;
+
 use crate::load::With;
 use crate::mount::Dfs;
 use crate::table::Home;
@@ -35,6 +37,16 @@ impl Dfs {
         self.names.learn(parent, name, named.ino());
         self.table.get(named.ino()).learn_fetched(named.loaded.clone());
         Ok(named.ino())
+    }
+
+    /// Every name of an inode, each with the directory that it is in. None of the root, and of what has lost its last.
+    pub async fn names_of(&self, ino: Ino) -> Result<Vec<(Ino, Bytes)>> {
+        let loaded = self.load(&*self.inode(ino)?).await?;
+        match loaded.home {
+            Home::Entry { parent, name } => Ok(vec![(parent, name)]),
+            Home::Table => self.names(&loaded.record).await,
+            Home::Root | Home::Orphan | Home::TableOrphan | Home::Gone => Ok(Vec::new()),
+        }
     }
 
     /// The directory that holds this one; the root holds itself.

@@ -1,7 +1,7 @@
 //! What a mount can say of itself without looking at every file.
 
-use crate::Result;
 use crate::mount::Dfs;
+use crate::{Ino, Result};
 
 /// Counts of a container and of this mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,11 @@ pub struct Status {
 }
 
 impl Dfs {
+    /// Inodes that the kernel knows. Of more than fit into the table, those that were used last.
+    pub fn looked_up(&self) -> Vec<Ino> {
+        self.table.looked_up()
+    }
+
     pub async fn query(&self) -> Result<Status> {
         let usage = self.container.query().await?;
         Ok(Status {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use daos_server::Handler;
 use daos_server::control::{Failure, FailureKind};
@@ -18,7 +19,11 @@ use crate::daemon::Event;
 use crate::exec::Executor;
 use crate::fuse::Requests;
 use crate::namespace::Namespace;
+use crate::notices::Notice;
 use crate::options::Settings;
+
+/// For the kernel to take notices: it waits for requests in progress.
+const NOTICE_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Control {
     pub settings: Settings,
@@ -90,6 +95,8 @@ impl Control {
         let about: About = understood(arguments)?;
         let (ino, shown) = self.of(about.ino)?;
         block_on(shown.dfs.set_chunk(ino, about.chunk_bytes)).map_err(failure)?;
+        self.namespace.notices.push(Notice::Attributes(ino));
+        self.tell();
         Ok(Value::Null)
     }
 
@@ -110,7 +117,15 @@ impl Control {
         let caller = Caller::new(link.uid, link.gid);
         let linked = self.namespace.link((parent, &link.name), link.mode, caller, &point);
         block_on(linked).map_err(failure)?;
+        self.tell();
         Ok(Value::Null)
+    }
+
+    /// Whoever asked finds that the kernel shows what was done.
+    fn tell(&self) {
+        if !self.namespace.notices.delivered(NOTICE_PATIENCE) {
+            tracing::warn!("the kernel has not taken every notice yet");
+        }
     }
 
     /// Checks the mounted filesystem as it is now, while it is in use.
@@ -186,7 +201,8 @@ impl Handler for Control {
     }
 
     fn changed(&self, container: ContainerId) {
-        block_on(self.namespace.containers.changed(container));
+        block_on(self.namespace.changed(container));
+        self.tell();
     }
 
     fn filesystem(&self, verb: &str, arguments: Value) -> Result<Value, Failure> {

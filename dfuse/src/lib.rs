@@ -13,6 +13,7 @@ pub mod fuse;
 pub mod log;
 pub mod mountpoint;
 pub mod namespace;
+pub mod notices;
 pub mod null;
 pub mod ops;
 pub mod options;

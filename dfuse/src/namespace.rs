@@ -5,14 +5,17 @@
 //! 1. A name leads to an entry point's own directory only if what it stands for cannot be shown. Nothing can be found or made in
 //!    that directory then, but it can be removed.
 //! 2. Nothing is in two containers: rename and link between them are EXDEV.
-//! 3. Nothing is made in a directory that became an entry point while the kernel knows it: it would be hidden later. ESTALE makes the
-//!    kernel look the name up again, which leads to the container.
+//! 3. Nothing is made or looked for in a directory that became an entry point while the kernel knows it: it would be hidden later.
+//!    ESTALE makes the kernel look the name up again, which leads to the container.
 //! 4. An entry point whose container has something in it is not removed as an empty directory.
+//! 5. What changes otherwise than by a call of the kernel is told to it (`notices.rs`) after it has changed: entry points that come and
+//!    go, and what may be kept for a shorter time than was said.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
+use daos_types::ContainerId;
 use dfs::uns::{self, Broken, EntryPoint};
 use dfs::{
     Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Seek,
@@ -20,13 +23,20 @@ use dfs::{
 };
 
 use crate::containers::{Containers, Shown};
-use crate::ops::{Caching, CopyRange, Filesystem, Write};
+use crate::notices::{Notice, Notices};
+use crate::ops::{Caching, CopyRange, DataCaching, Filesystem, Write};
 
 /// Of a directory, the cookie of `..`: what comes after it is in it.
 const PARENT_COOKIE: u64 = 2;
 
+/// Entry points that are remembered.
+const DOORS_MAX: usize = 1 << 16;
+
 pub struct Namespace {
     pub containers: Containers,
+    pub notices: Arc<Notices>,
+    /// Entry points that somebody has gone through, and where they lead.
+    doors: RwLock<HashMap<Ino, ContainerId>>,
     /// Entry points that show nothing.
     broken: RwLock<HashMap<Ino, Broken>>,
     /// Directories that became entry points while the kernel knew them as what they were.
@@ -35,7 +45,13 @@ pub struct Namespace {
 
 impl Namespace {
     pub fn new(containers: Containers) -> Self {
-        Self { containers, broken: RwLock::default(), covered: RwLock::default() }
+        Self {
+            containers,
+            notices: Arc::default(),
+            doors: RwLock::default(),
+            broken: RwLock::default(),
+            covered: RwLock::default(),
+        }
     }
 
     async fn at(&self, ino: Ino) -> Result<Arc<Shown>> {
@@ -50,13 +66,14 @@ impl Namespace {
         }
     }
 
-    /// As `inside`, of a directory that gets a new name.
-    async fn growing(&self, directory: Ino) -> Result<Arc<Shown>> {
-        self.check_growing(directory)?;
-        self.inside(directory).await
+    /// As `inside`, of a directory in which a name is made or looked for.
+    async fn seen(&self, directory: Ino) -> Result<Arc<Shown>> {
+        let shown = self.inside(directory).await?;
+        self.check_seen(directory)?;
+        Ok(shown)
     }
 
-    fn check_growing(&self, directory: Ino) -> Result<()> {
+    fn check_seen(&self, directory: Ino) -> Result<()> {
         let covered = self.covered.read().unwrap_or_else(PoisonError::into_inner);
         if covered.contains(&directory) { Err(Error::Stale) } else { Ok(()) }
     }
@@ -91,6 +108,7 @@ impl Namespace {
         match self.containers.behind(&text, shown, parent).await {
             Ok(behind) => {
                 self.set_broken(found.ino, None);
+                self.set_door(found.ino, behind.id());
                 behind.dfs.getattr(behind.dfs.root()).await
             }
             Err(Error::EntryPoint(why)) => {
@@ -101,14 +119,111 @@ impl Namespace {
         }
     }
 
+    fn set_door(&self, ino: Ino, to: ContainerId) {
+        let known =
+            self.doors.read().unwrap_or_else(PoisonError::into_inner).get(&ino) == Some(&to);
+        if known {
+            return;
+        }
+        let mut doors = self.doors.write().unwrap_or_else(PoisonError::into_inner);
+        if doors.len() < DOORS_MAX {
+            doors.insert(ino, to);
+        } else {
+            tracing::warn!("more than {DOORS_MAX} entry points: a change behind {ino} is not told");
+        }
+    }
+
+    fn forget_door(&self, ino: Ino) {
+        self.doors.write().unwrap_or_else(PoisonError::into_inner).remove(&ino);
+    }
+
+    /// The entry points of a container, by all their names.
+    async fn doors_of(&self, container: ContainerId) -> Vec<(Ino, Ino, Bytes)> {
+        let doors: Vec<Ino> = {
+            let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
+            doors.iter().filter(|(_, to)| **to == container).map(|(ino, _)| *ino).collect()
+        };
+        let mut found = Vec::new();
+        for door in doors {
+            // One that is gone, or whose own container is, has no name that the kernel could know.
+            let names = async { self.at(door).await?.dfs.names_of(door).await };
+            let names = names.await.unwrap_or_default();
+            found.extend(names.into_iter().map(|(parent, name)| (door, parent, name)));
+        }
+        found
+    }
+
+    /// Attributes of a container have changed, or it is gone: what the kernel believes of it for too long is taken back. Not on a
+    /// thread that answers the kernel.
+    pub async fn changed(&self, container: ContainerId) {
+        let Some(before) = self.containers.get(container).map(|shown| shown.caching()) else {
+            return;
+        };
+        self.containers.changed(container).await;
+        match self.containers.get(container) {
+            Some(shown) => self.tell_times(&shown, before).await,
+            None => {
+                for (door, parent, name) in self.doors_of(container).await {
+                    self.forget_door(door);
+                    self.notices.push(Notice::Name { parent, name });
+                    self.notices.push(Notice::Content(parent));
+                }
+            }
+        }
+    }
+
+    /// What was kept as `before` said, and is to be kept for less.
+    async fn tell_times(&self, shown: &Shown, before: Caching) {
+        let now = shown.caching();
+        let content = now.data != before.data && now.data != DataCaching::Kept;
+        let names = now.dentry < before.dentry || now.dentry_dir < before.dentry_dir;
+        if !content && !names && now.attr >= before.attr {
+            return;
+        }
+        for ino in shown.dfs.looked_up() {
+            if content {
+                self.notices.push(Notice::Content(ino));
+            } else if now.attr < before.attr {
+                self.notices.push(Notice::Attributes(ino));
+            }
+            if names {
+                // What has no name any more needs no notice.
+                for (parent, name) in shown.dfs.names_of(ino).await.unwrap_or_default() {
+                    self.notices.push(Notice::NameTime { parent, name });
+                }
+            }
+        }
+        if names {
+            for (_, parent, name) in self.doors_of(shown.id()).await {
+                self.notices.push(Notice::NameTime { parent, name });
+            }
+        }
+    }
+
+    /// A name of this directory leads somewhere else now. On any thread.
+    async fn tell_place(&self, shown: &Shown, directory: Ino) {
+        for (parent, name) in shown.dfs.names_of(directory).await.unwrap_or_default() {
+            let told = self.notices.offer(Notice::Name { parent, name });
+            if !(told && self.notices.offer(Notice::Content(parent))) {
+                tracing::warn!("too many notices wait: the kernel is not told of {directory}");
+            }
+        }
+    }
+
     /// Refuses to take away a name by which something would be lost.
     async fn check_removal(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let shown = self.inside(parent).await?;
-        let Some((_, text)) = shown.dfs.entry_point_at(parent, name).await? else { return Ok(()) };
+        let Some((door, text)) = shown.dfs.entry_point_at(parent, name).await? else {
+            return Ok(());
+        };
         match self.containers.behind(&text, &shown, parent).await {
             Ok(behind) => {
                 let inside = behind.dfs.readdir(behind.dfs.root(), PARENT_COOKIE, 1).await?;
-                if inside.is_empty() { Ok(()) } else { Err(Error::NotEmpty) }
+                if !inside.is_empty() {
+                    return Err(Error::NotEmpty);
+                }
+                self.forget_door(door);
+                Ok(())
             }
             Err(Error::EntryPoint(_)) => Ok(()),
             Err(error) => Err(error),
@@ -146,8 +261,10 @@ impl Namespace {
             Ok(_) => Err(Error::NotEmpty),
             Err(error) => Err(error),
         };
-        if newly && done.is_err() {
-            self.set_covered(ino, false);
+        match done {
+            Ok(()) => self.tell_place(shown, ino).await,
+            Err(_) if newly => drop(self.set_covered(ino, false)),
+            Err(_) => {}
         }
         done
     }
@@ -160,17 +277,19 @@ impl Namespace {
         caller: Caller,
         point: &EntryPoint,
     ) -> Result<()> {
-        let shown = self.growing(parent).await?;
+        let shown = self.seen(parent).await?;
         let container = self.containers.find(point).await?;
         let owner = (caller.uid, caller.gid);
         self.containers.open(container, Some(parent), owner).await?;
         let made = shown.dfs.mkdir(parent, name, mode, caller).await?.attr.ino;
         let text = point.to_string();
-        let (xattr, text) = (uns::XATTR.as_bytes(), text.as_bytes());
-        let set = shown.dfs.setxattr(made, xattr, text, XattrSet::Any, false).await;
-        shown.dfs.forget(made, 1);
+        // Whoever has come to the directory meanwhile is told; what he may have made in it is not hidden.
+        let set = self.cover(&shown, made, text.as_bytes(), XattrSet::Any, false).await;
+        self.forget(made, 1);
         if set.is_err() {
             shown.dfs.rmdir(parent, name).await?;
+            self.notices.push(Notice::Name { parent, name: Bytes::copy_from_slice(name) });
+            self.notices.push(Notice::Content(parent));
         }
         set
     }
@@ -189,6 +308,9 @@ impl Filesystem for Namespace {
             return Caching::NONE;
         }
         self.containers.get(ino.container()).map_or(Caching::NONE, |shown| shown.caching())
+    }
+    fn notices(&self) -> Option<Arc<Notices>> {
+        Some(self.notices.clone())
     }
     fn remember(&self, ino: Ino) {
         if let Some(shown) = self.containers.get(ino.container()) {
@@ -210,7 +332,7 @@ impl Filesystem for Namespace {
         }
         let shown = match name {
             b"." | b".." => self.at(parent).await?,
-            _ => self.inside(parent).await?,
+            _ => self.seen(parent).await?,
         };
         let entry = shown.dfs.lookup(parent, name).await?;
         if name == b"." || name == b".." {
@@ -246,10 +368,10 @@ impl Filesystem for Namespace {
         rdev: u32,
         caller: Caller,
     ) -> Result<Entry> {
-        self.growing(parent).await?.dfs.mknod(parent, name, mode, rdev, caller).await
+        self.seen(parent).await?.dfs.mknod(parent, name, mode, rdev, caller).await
     }
     async fn mkdir(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Entry> {
-        self.growing(parent).await?.dfs.mkdir(parent, name, mode, caller).await
+        self.seen(parent).await?.dfs.mkdir(parent, name, mode, caller).await
     }
     async fn symlink(
         &self,
@@ -258,11 +380,11 @@ impl Filesystem for Namespace {
         target: &[u8],
         caller: Caller,
     ) -> Result<Entry> {
-        self.growing(parent).await?.dfs.symlink(parent, name, target, caller).await
+        self.seen(parent).await?.dfs.symlink(parent, name, target, caller).await
     }
     async fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry> {
         together(ino, parent)?;
-        self.growing(parent).await?.dfs.link(ino, parent, name).await
+        self.seen(parent).await?.dfs.link(ino, parent, name).await
     }
     async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
         self.inside(parent).await?.dfs.unlink(parent, name).await
@@ -281,9 +403,9 @@ impl Filesystem for Namespace {
     ) -> Result<()> {
         together(parent, to_parent)?;
         let shown = self.inside(parent).await?;
-        self.check_growing(to_parent)?;
+        self.check_seen(to_parent)?;
         if flags.exchange {
-            self.check_growing(parent)?;
+            self.check_seen(parent)?;
         }
         if !flags.exchange && !flags.no_replace {
             self.check_removal(to_parent, to_name).await?;
@@ -304,7 +426,7 @@ impl Filesystem for Namespace {
         flags: i32,
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
-        let shown = self.growing(parent).await?;
+        let shown = self.seen(parent).await?;
         let (entry, mut opened) = shown.dfs.create(parent, name, mode, flags, caller).await?;
         opened.keep_cache &= shown.opened(entry.attr.ino);
         Ok((entry, opened))
@@ -316,7 +438,7 @@ impl Filesystem for Namespace {
         flags: i32,
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
-        let shown = self.growing(parent).await?;
+        let shown = self.seen(parent).await?;
         let (entry, mut opened) = shown.dfs.tmpfile(parent, mode, flags, caller).await?;
         opened.keep_cache &= shown.opened(entry.attr.ino);
         Ok((entry, opened))
@@ -385,9 +507,13 @@ impl Filesystem for Namespace {
         if self.is_root(ino) && uncovers {
             return Err(Error::NotPermitted("the root of a container says which it is"));
         }
-        self.at(ino).await?.dfs.removexattr(ino, name).await?;
+        let shown = self.at(ino).await?;
+        shown.dfs.removexattr(ino, name).await?;
         if uncovers {
             self.set_covered(ino, false);
+            self.set_broken(ino, None);
+            self.forget_door(ino);
+            self.tell_place(&shown, ino).await;
         }
         Ok(())
     }
@@ -465,10 +591,10 @@ mod tests {
             assert_eq!(inside().await, gone);
             namespace.forget(d, 1);
             assert_eq!(inside().await, gone, "one of two lookups is left");
-            assert!(namespace.check_growing(d).is_err());
+            assert!(namespace.check_seen(d).is_err());
             namespace.forget(d, 1);
             assert_eq!(namespace.broken(d), None);
-            assert!(namespace.check_growing(d).is_ok());
+            assert!(namespace.check_seen(d).is_ok());
         });
     }
 }

@@ -4,6 +4,7 @@
 //! are [`dfs::Dfs`] (`serve.rs`) and [`crate::null::Null`]. No decision is made on the way.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,8 @@ use dfs::{
     Attr, Caller, DirEntry, Entry, Handle, Ino, Opened, RenameFlags, Result, Seek, SetAttr, Space,
     XattrSet,
 };
+
+use crate::notices::Notices;
 
 /// What the kernel may keep of an inode, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,10 @@ macro_rules! operations {
             fn root(&self) -> Ino;
             /// What the kernel may keep of `ino`, an inode of a container that is mounted.
             fn caching(&self, ino: Ino) -> Caching;
+            /// What the kernel is to be told beside its answers, of a filesystem that changes in other ways too.
+            fn notices(&self) -> Option<Arc<Notices>> {
+                None
+            }
             /// The kernel knows `ino` by one name more: of `readdir` with attributes, for each entry that went into the
             /// reply. The answers of the other calls count by themselves.
             fn remember(&self, ino: Ino);

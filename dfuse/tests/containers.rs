@@ -76,6 +76,38 @@ fn times_of_attributes_count_at_once_and_outlive_the_mount() {
 }
 
 #[test]
+fn what_the_kernel_holds_is_taken_back_when_it_may_hold_it_no_longer() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let (file, twice) = (site.mnt().join("file"), site.mnt().join("dir/twice"));
+    fs::create_dir(site.mnt().join("dir")).unwrap();
+    fs::write(&file, vec![7; 100_000]).unwrap();
+    fs::hard_link(&file, &twice).unwrap();
+    let stats = || [&file, &twice].into_iter().for_each(|path| stat(path));
+    let read = || assert_eq!(fs::read(&file).unwrap().len(), 100_000);
+    (read(), stats());
+    assert_eq!(count(&site, "STATX", stats) + count(&site, "LOOKUP", stats), 0);
+    assert_eq!(count(&site, "READ", read), 0);
+    let open = fs::File::open(&file).unwrap();
+    set(&site, "dfuse-attr-time", Some("0"));
+    assert!(count(&site, "STATX", || (0..5).for_each(|_| stats())) >= 10);
+    set(&site, "dfuse-dentry-time", Some("0"));
+    assert!(count(&site, "LOOKUP", || (0..5).for_each(|_| stats())) >= 15, "dir, and both names");
+    set(&site, "dfuse-data-cache", Some("1h"));
+    assert!(count(&site, "READ", read) > 0, "also while it is open");
+    drop(open);
+    for name in ["dfuse-attr-time", "dfuse-dentry-time", "dfuse-data-cache"] {
+        set(&site, name, None);
+    }
+    (read(), stats());
+    assert_eq!(count(&site, "STATX", stats) + count(&site, "LOOKUP", stats), 0);
+    assert_eq!(count(&site, "READ", read), 0);
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
 fn a_name_that_is_not_there_is_asked_for_as_often_as_its_attribute_says() {
     require_fuse!();
     let site = Site::new();
@@ -171,14 +203,11 @@ fn entry_point(site: &Site, directory: &Path, name: &str, label: &str) {
 
 fn link(site: &Site, directory: &Path, name: &str, container: &str) -> Result<(), Failure> {
     let parent = fs::metadata(directory).unwrap().ino();
-    let temporary = format!(".new-{name}");
     let arguments = json!({
-        "parent": parent, "name": temporary.as_bytes(), "mode": 0o755, "uid": 0, "gid": 0,
+        "parent": parent, "name": name.as_bytes(), "mode": 0o755, "uid": 0, "gid": 0,
         "pool": "default", "container": container,
     });
-    try_ask(site, Ask::Filesystem { verb: "link".into(), arguments })?;
-    fs::rename(directory.join(temporary), directory.join(name)).unwrap();
-    Ok(())
+    try_ask(site, Ask::Filesystem { verb: "link".into(), arguments }).map(drop)
 }
 
 fn destroy(site: &Site, label: &str) -> Result<Answer, Failure> {
@@ -265,6 +294,83 @@ fn an_entry_point_goes_only_when_nothing_is_lost_by_it() {
 }
 
 #[test]
+fn entry_points_come_and_go_while_the_kernel_knows_their_names() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let dir = site.mnt().join("dir");
+    let (data, file) = (dir.join("data"), dir.join("data/file"));
+    fs::create_dir(&dir).unwrap();
+    for round in 0..3 {
+        // That it is not there is known now, and what is listed.
+        assert!(!data.exists());
+        assert_eq!((list(&dir).unwrap().len(), list(&dir).unwrap().len()), (0, 0));
+        assert_eq!(fs::metadata(&dir).unwrap().nlink(), 2);
+        entry_point(&site, &dir, "data", "data");
+        assert_eq!(list(&dir).unwrap()[0].file_name(), "data");
+        assert_eq!(fs::metadata(&dir).unwrap().nlink(), 3);
+        assert_eq!(fs::metadata(&data).unwrap().ino() >> 48, 2 + round, "a container of its own");
+        fs::write(&file, "x").unwrap();
+        fs::rename(&data, dir.join("moved")).unwrap();
+        fs::rename(dir.join("moved"), &data).unwrap();
+        // With what is in it; the last close is told to the daemon in its own time.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while destroy(&site, "data").is_err() {
+            assert!(until > std::time::Instant::now());
+        }
+        assert_eq!(errno(fs::read(&file)), libc::ENOLINK);
+        assert_eq!(errno(list(&data)), libc::ENOLINK);
+        fs::remove_dir(&data).unwrap();
+    }
+    let taken = link(&site, &site.mnt(), "dir", "home").unwrap_err();
+    assert_eq!(taken.kind, FailureKind::Exists, "{taken}");
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn notices_wait_for_nobody_who_waits_for_them() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    let dir = site.mnt().join("dir");
+    fs::create_dir(&dir).unwrap();
+    entry_point(&site, &site.mnt(), "data", "data");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let busy = || stop.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let (dir, busy) = (&dir, &busy);
+            scope.spawn(move || {
+                let own = dir.join(format!("own-{n}"));
+                while !busy() {
+                    fs::create_dir(&own).unwrap();
+                    fs::write(own.join("file"), "x").unwrap();
+                    fs::remove_file(own.join("file")).unwrap();
+                    fs::remove_dir(&own).unwrap();
+                    let _ = (list(dir), fs::metadata(dir.join("data")), list(&dir.join("by-hand")));
+                }
+            });
+        }
+        for round in 0..50 {
+            link(&site, &dir, "data", "data").unwrap();
+            let by_hand = dir.join("by-hand");
+            fs::create_dir(&by_hand).unwrap();
+            let (text, flags) = (b"DAOS.POSIX://default/data", rustix::fs::XattrFlags::empty());
+            rustix::fs::setxattr(&by_hand, "user.daos", text, flags).unwrap();
+            set(&site, "dfuse-attr-time", (round % 2 == 0).then_some("0"));
+            set(&site, "dfuse-dentry-time", (round % 2 == 0).then_some("0"));
+            fs::remove_dir(&by_hand).unwrap();
+            fs::remove_dir(dir.join("data")).unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(list(&dir).unwrap().is_empty());
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
 fn what_is_made_after_setfattr_is_made_in_the_container() {
     require_fuse!();
     let site = Site::new();
@@ -274,8 +380,17 @@ fn what_is_made_after_setfattr_is_made_in_the_container() {
     fs::create_dir(at("data")).unwrap();
     let text = b"DAOS.POSIX://default/data";
     rustix::fs::setxattr(at("data"), "user.daos", text, rustix::fs::XattrFlags::empty()).unwrap();
+    // The kernel holds the directory for a moment yet; what is looked for in it leads to the container at once.
+    assert_eq!(errno(fs::read(at("data/file"))), libc::ENOENT);
     fs::write(at("data/file"), "seen").unwrap();
     fs::create_dir(at("data/sub")).unwrap();
+    assert_eq!(fs::metadata(at("data")).unwrap().ino() >> 48, 2);
+    fs::create_dir(at("later")).unwrap();
+    rustix::fs::setxattr(at("later"), "user.daos", text, rustix::fs::XattrFlags::empty()).unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while list(&at("later")).unwrap().len() != 2 {
+        assert!(until > std::time::Instant::now(), "the kernel is not told");
+    }
     assert_eq!(fs::metadata(at("data/file")).unwrap().ino() >> 48, 2);
     unmount("umount", &[], &site);
     daemon.wait();
@@ -313,6 +428,10 @@ fn what_an_entry_point_cannot_show_has_an_error_of_its_own() {
     // All of them can be removed, and the tree around them be walked.
     let find = Command::new("find").arg(site.mnt()).output().unwrap();
     assert!(text(&find).contains("outer/back"), "{}", text(&find));
+    // One of them becomes what it was.
+    rustix::fs::removexattr(at("gone"), "user.daos").unwrap();
+    fs::write(at("gone/x"), "x").unwrap();
+    fs::remove_file(at("gone/x")).unwrap();
     fs::remove_dir(at("gone")).unwrap();
     fs::remove_dir(at("outer/back")).unwrap();
     fs::remove_dir(at("outer")).unwrap();

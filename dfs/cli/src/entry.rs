@@ -1,7 +1,6 @@
 //! Paths that stand for containers: which one a path shows, and how one is made and removed.
 //!
-//! In a mount the daemon makes it, under another name, and a rename puts it in place: so the kernel never learns the
-//! directory under the name, only what it shows.
+//! In a mount the daemon makes it, and tells the kernel.
 
 use std::ffi::CString;
 use std::io;
@@ -12,7 +11,7 @@ use std::path::{Path, PathBuf};
 use daos_server::control::{Ask, Failure, FailureKind};
 use daos_server::mounts::{self, Mount};
 use dfs::uns::{self, EntryPoint};
-use rustix::fs::{CWD, RenameFlags, XattrFlags};
+use rustix::fs::XattrFlags;
 use serde_json::json;
 
 use crate::store::Store;
@@ -125,25 +124,18 @@ fn link_in_mount(
     }
     let directory = parent(path)?;
     let inode = directory.metadata().map_err(failed("looking at", directory))?.ino();
-    let temporary = format!(".daos-link-{}", std::process::id());
+    let name = path.file_name().expect("it has a parent").as_bytes();
     let arguments = json!({
         "parent": inode,
-        "name": temporary.as_bytes(),
+        "name": name,
         "mode": mode,
         "uid": rustix::process::geteuid().as_raw(),
         "gid": rustix::process::getegid().as_raw(),
         "pool": point.pool,
         "container": point.container,
     });
-    store.ask(Ask::Filesystem { verb: "link".into(), arguments })?;
-    let temporary = directory.join(temporary);
-    let renamed = rustix::fs::renameat_with(CWD, &temporary, CWD, path, RenameFlags::NOREPLACE);
-    renamed.map_err(|error| {
-        // The entry point alone goes, the container stays.
-        let left = std::fs::remove_dir(&temporary).err();
-        let left = left.map(|e| format!(" ({} is left behind: {e})", temporary.display()));
-        let failure = failed("making", path)(error.into());
-        Failure::new(failure.kind, failure.message + &left.unwrap_or_default())
+    store.ask(Ask::Filesystem { verb: "link".into(), arguments }).map(drop).map_err(|failure| {
+        Failure::new(failure.kind, format!("making {}: {}", path.display(), failure.message))
     })
 }
 

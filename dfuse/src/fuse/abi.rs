@@ -115,6 +115,15 @@ pub const SETXATTR_ACL_KILL_SGID: u32 = 1;
 /// What every filesystem tells, and when it was born (`STATX_BASIC_STATS | STATX_BTIME`).
 pub const STATX_ALL: u32 = 0xfff;
 
+/// Codes of notices (`enum fuse_notify_code`).
+pub mod notify {
+    pub const INVAL_INODE: i32 = 2;
+    pub const INVAL_ENTRY: i32 = 3;
+}
+
+/// In [`InvalEntryOut`] (7.38; older kernels let go of the name altogether): the name is only to be asked for again.
+pub const EXPIRE_ONLY: u32 = 1;
+
 macro_rules! layouts {
     ($($(#[$doc:meta])* $name:ident ($bytes:literal) { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? })*) => {
         $($(#[$doc])*
@@ -441,6 +450,20 @@ layouts! {
     /// `struct fuse_copy_file_range_out`
     CopyFileRangeOut (8) {
         len: u64,
+    }
+    /// `struct fuse_notify_inval_inode_out`
+    InvalInodeOut (24) {
+        node: u64,
+        /// Negative: no data, only attributes.
+        offset: u64,
+        /// 0: to the end.
+        len: u64,
+    }
+    /// `struct fuse_notify_inval_entry_out`; the name follows, and a NUL.
+    InvalEntryOut (16) {
+        parent: u64,
+        name_bytes: u32,
+        flags: u32,
     }
     /// `struct fuse_dirent`; the name follows.
     Dirent (24) {

@@ -52,6 +52,15 @@ impl Device {
         }
     }
 
+    /// Sends one notice. One of what the kernel does not know is none.
+    pub fn notify(&self, parts: &[IoSlice<'_>]) {
+        match rustix::io::writev(&self.0, parts) {
+            Ok(_) | Err(Errno::NOENT | Errno::NODEV) => {}
+            // The kernel does not know the directory as one, or it is going at this moment.
+            Err(e) => tracing::debug!("the kernel does not take a notice: {e}"),
+        }
+    }
+
     /// Whether the kernel still has the mount.
     pub fn is_connected(&self) -> bool {
         let mut polled = [PollFd::new(&self.0, PollFlags::empty())];

@@ -5,6 +5,7 @@
 //! channel.rs      the device                    buffer.rs    where requests are read into
 //! abi.rs          structures on the wire        request.rs   bytes > request       reply.rs   answer > bytes
 //! adapter.rs      request > one call > reply    requests.rs  counts
+//! notify.rs       what the kernel is to forget
 //! ```
 //!
 //! # Not here
@@ -17,6 +18,7 @@ mod channel;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod mount;
+mod notify;
 mod reply;
 mod request;
 mod requests;

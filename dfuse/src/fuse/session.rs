@@ -10,10 +10,12 @@ use super::adapter::Adapter;
 use super::buffer::Buffers;
 use super::channel::Device;
 use super::mount::Mount;
-use super::reply::Reply;
+use super::notify;
+use super::reply::{Nodes, Reply};
 use super::request::{Malformed, Operation, Request, parse};
 use super::requests::Requests;
 use crate::exec::Executor;
+use crate::notices::Notices;
 use crate::ops::Filesystem;
 use crate::options::MountFlags;
 
@@ -44,6 +46,8 @@ pub struct FuseConfig {
 pub struct Mounted<F: Filesystem> {
     adapter: Adapter<F>,
     executor: Executor,
+    notices: Option<Arc<Notices>>,
+    nodes: Nodes,
     requests: Arc<Requests>,
     mount: Arc<Mount>,
     channels: Vec<Arc<Device>>,
@@ -62,8 +66,10 @@ impl<F: Filesystem> Mounted<F> {
             channels.push(Arc::new(mount.device().another(false)?));
         }
         let executor = Executor::new(config.requests_max);
+        let (notices, nodes) = (fs.notices(), Nodes { root: fs.root() });
         let adapter = Adapter::new(fs, executor.clone(), config.caching);
-        Ok(Self { adapter, executor, requests: Arc::default(), mount, channels, dialect })
+        let requests = Arc::default();
+        Ok(Self { adapter, executor, notices, nodes, requests, mount, channels, dialect })
     }
 
     pub fn executor(&self) -> Executor {
@@ -84,7 +90,14 @@ impl<F: Filesystem> Mounted<F> {
     pub fn run(self) -> io::Result<()> {
         let payload_bytes_max = REQUEST_BYTES_MAX as usize;
         let buffers = Arc::new(Buffers::new(payload_bytes_max, self.channels.len() + LENT_MAX));
+        let device = self.mount.device().clone();
         thread::scope(|scope| {
+            let _closing = self.notices.as_deref().map(Closing);
+            if let Some(notices) = self.notices.as_deref() {
+                let nodes = self.nodes;
+                let serve = move || notices.serve(|notice| notify::send(&device, nodes, notice));
+                thread::Builder::new().name("notices".into()).spawn_scoped(scope, serve)?;
+            }
             let mut threads = Vec::new();
             for (number, device) in self.channels.into_iter().enumerate() {
                 let thread = Thread {
@@ -107,6 +120,15 @@ impl<F: Filesystem> Mounted<F> {
             });
             ended.fold(Ok(()), Result::and)
         })
+    }
+}
+
+/// However a session ends, nobody waits for its notices then.
+struct Closing<'a>(&'a Notices);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
