@@ -34,7 +34,9 @@ pub enum How {
 /// 4. Of writes and discards in flight no two overlap: the caller sees to it. A read that overlaps one sees old or
 ///    new, per sector.
 /// 5. An operation resolves once, when it is complete as a whole. A write that fails leaves its range undefined: old
-///    or new, per sector. A flush that fails leaves undefined whether the writes before it will ever be stable.
+///    or new, per sector. A flush that fails leaves undefined whether the writes before it will ever be stable, and what
+///    failed is told once: to one of several flushes that are in flight together, and to none after it. (The kernel reports
+///    a write-back error once per open file.) So the caller has one at a time, and believes none after a failure.
 /// 6. Writing in a range that [`Device::allocate`] answered for does not fail for lack of space.
 pub trait Device {
     /// In bytes; a multiple of [`SECTOR_BYTES`].

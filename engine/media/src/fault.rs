@@ -445,14 +445,13 @@ impl Device for FaultDevice {
     fn flush(&self) -> Io<()> {
         self.start(Kind::Flush, 0, 0, |inner, fault| {
             let complete = inner.complete_ids();
+            if let Some(Fault::Fail(_)) = fault {
+                // Told once, to this flush: one that is in flight beside it succeeds without them.
+                inner.doom(&complete);
+            }
             async move {
-                let passed = inner.pass(fault).await;
-                match passed {
-                    Ok(()) => return inner.stabilize(complete).await,
-                    Err(_) if inner.cut.is_set() => {}
-                    Err(_) => inner.doom(&complete),
-                }
-                passed
+                inner.pass(fault).await?;
+                inner.stabilize(complete).await
             }
         })
     }

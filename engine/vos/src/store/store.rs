@@ -82,6 +82,7 @@ pub(super) struct Inner {
     pub(super) pins_max: usize,
     /// One write-back or checkpoint at a time.
     pub(super) cleaning: Semaphore,
+    flushing: Semaphore,
     granting: Semaphore,
     /// Blocks came free so often, and so many wait for that; reservations that are held.
     pub(super) frees: Cell<u64>,
@@ -464,6 +465,7 @@ impl Inner {
             pins: Semaphore::new(budget - UNPINNED),
             pins_max: pins_max(budget),
             cleaning: Semaphore::new(1),
+            flushing: Semaphore::new(1),
             granting: Semaphore::new(1),
             frees: Cell::new(0),
             free_waiters: Cell::new(0),
@@ -894,8 +896,10 @@ impl Inner {
         self.progress.notify_all();
     }
 
-    /// Flushes the device, and notes what that made stable.
+    /// Flushes the device, and notes what that made stable. One at a time, and none after one that failed: of several the device tells
+    /// only one (rule 5 of its contract).
     pub(super) async fn flush(&self) -> Result<()> {
+        let _one = self.flushing.acquire(1).await;
         let (complete, seq) = {
             let state = self.state.borrow();
             state.check()?;

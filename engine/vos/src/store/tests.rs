@@ -293,6 +293,41 @@ fn a_device_that_fails_a_write_latches_the_store() {
     });
 }
 
+#[test]
+fn a_flush_that_fails_beside_another_one_acknowledges_nothing() {
+    for seed in 0..80 {
+        sim::run(seed, move |handle| async move {
+            let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+            format(&inner, &handle).await;
+            let device = FaultDevice::new(inner, handle.clone(), seed);
+            let store =
+                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+            let root = store.root();
+            device.set_latency_max(Duration::from_millis(2));
+            device.aim(daos_media::Kind::Flush, 1 + seed % 20, daos_media::Fault::Fail(libc_eio()));
+            let other = store.clone();
+            handle.spawn(async move { while other.checkpoint().await.is_ok() {} });
+            let mut forced = 0;
+            for n in 1..200_u32 {
+                let put = |tx: &mut Tx<'_>| tx.write(root, 100, &n.to_le_bytes());
+                if store.transact(TxOptions::default(), put).await.is_err()
+                    || store.force().await.is_err()
+                {
+                    break;
+                }
+                forced = n;
+            }
+            assert!(store.latched().is_some() && forced < 199);
+            device.cut();
+            drop(store);
+            let store = reopen(&device.survivor().await.unwrap(), &handle).await;
+            let found = get(&store, root, 100, 4).await;
+            let found = u32::from_le_bytes(found.try_into().unwrap());
+            assert!(found >= forced, "{forced} was forced, {found} is there");
+        });
+    }
+}
+
 fn libc_eio() -> i32 {
     5
 }
