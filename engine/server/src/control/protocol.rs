@@ -404,6 +404,10 @@ mod tests {
             Ask::PoolQuery { pool: "default".into() },
             Ask::ContainerDestroy { pool: "p".into(), container: "c".into() },
             Ask::Filesystem { verb: "query".into(), arguments: serde_json::json!({"a": 1}) },
+            Ask::Filesystem {
+                verb: "query".into(),
+                arguments: serde_json::json!([0.100_000_000_000_000_02, 2.225_073_858_507_201e-308]),
+            },
         ];
         for ask in asks {
             assert_eq!(read_ask(write_ask(&ask).as_bytes()).unwrap(), ask);
