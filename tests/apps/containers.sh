@@ -4,10 +4,10 @@
 [ "$(id -u)" = 0 ] || skip "needs root"
 need python3 setfattr getfattr
 cd "$OUTSIDE"
-# A comma in the store's path is no option of the mount.
+# A comma in the store's path is no option of the mount. Other stores are mounted too, so it is always named.
 store=$OUTSIDE/a,store mnt=$OUTSIDE/mnt dfuse=$RELEASE/dfuse
 mkdir "$mnt"
-daos() { "$RELEASE/daos" "$@"; }
+daos() { "$RELEASE/daos" --embedded "$store" "$@"; }
 mounted() { awk -v d="$mnt" '$2 == d { f = 1 } END { exit !f }' /proc/self/mounts; }
 up() { "$dfuse" --embedded "$store" "$mnt" "$@" >out 2>&1 || fail "mount $*: $(cat out)"; }
 down() { umount "$mnt"; }
@@ -16,7 +16,6 @@ trap clean EXIT
 code() { local c=0; "$@" >out 2>&1 || c=$?; echo "$c"; }
 
 up --size 1G
-# by the path of the mount: its store has a comma
 daos container set-attr --path "$mnt" dfuse-attr-time:5s,dfuse-data-cache:otoc
 same "an attribute" "$(daos container get-attr --path "$mnt" dfuse-attr-time --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["response"]["dfuse-attr-time"])')" 5s
 same "a bad value" "$(code daos container set-attr --path "$mnt" dfuse-attr-time:soon)" 1
