@@ -406,7 +406,10 @@ mod tests {
             Ask::Filesystem { verb: "query".into(), arguments: serde_json::json!({"a": 1}) },
             Ask::Filesystem {
                 verb: "query".into(),
-                arguments: serde_json::json!([0.100_000_000_000_000_02, 2.225_073_858_507_201e-308]),
+                arguments: serde_json::json!([
+                    0.100_000_000_000_000_02,
+                    2.225_073_858_507_201e-308
+                ]),
             },
         ];
         for ask in asks {
