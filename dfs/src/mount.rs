@@ -170,6 +170,12 @@ impl Dfs {
         self.read_only
     }
 
+    /// Whether it remembers inodes: nobody else changes them.
+    #[must_use]
+    pub fn caches_attributes(&self) -> bool {
+        self.cache_attributes
+    }
+
     pub(crate) fn writable(&self) -> Result<()> {
         if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }

@@ -52,6 +52,10 @@ impl Shown {
     }
 
     pub fn caching(&self) -> Caching {
+        if !self.dfs.caches_attributes() {
+            // It changes without this mount.
+            return Caching::NONE;
+        }
         *self.caching.read().unwrap_or_else(PoisonError::into_inner)
     }
 

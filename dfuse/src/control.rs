@@ -14,24 +14,26 @@ use futures_lite::future::block_on;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::beside::{Beside, View};
 use crate::containers::Shown;
 use crate::daemon::Event;
-use crate::exec::Executor;
-use crate::fuse::Requests;
-use crate::namespace::Namespace;
 use crate::notices::Notice;
-use crate::options::Settings;
 
 /// For the kernel to take notices: it waits for requests in progress.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Control {
-    pub settings: Settings,
-    pub snapshot: Option<Epoch>,
-    pub namespace: Arc<Namespace>,
-    pub executor: Executor,
-    pub requests: Arc<Requests>,
+    /// The mount that the daemon was started for.
+    pub own: Arc<View>,
+    pub beside: Arc<Beside>,
     pub events: Mutex<Sender<Event>>,
+}
+
+/// Which mount is asked, by `st_dev` of what is in it.
+#[derive(Deserialize)]
+struct Of {
+    #[serde(default)]
+    device: Option<(u32, u32)>,
 }
 
 /// Where an entry point is to be, and what it shows: the arguments of `link`.
@@ -74,6 +76,47 @@ fn failure(error: dfs::Error) -> Failure {
 }
 
 impl Control {
+    /// The mount that `arguments` name, the daemon's own if none.
+    fn view(&self, arguments: &Value) -> Arc<View> {
+        let of = Of::deserialize(arguments).ok().and_then(|of| of.device);
+        let named = |view: &Arc<View>| of.is_some() && view.device == of;
+        self.beside.views().into_iter().find(named).unwrap_or_else(|| self.own.clone())
+    }
+
+    fn views(&self) -> Vec<Arc<View>> {
+        let mut views = self.beside.views();
+        views.push(self.own.clone());
+        views
+    }
+
+    /// Checks the mounted filesystem as it is now, while it is in use.
+    fn check(&self) -> Result<Value, Failure> {
+        let failed = |e: String| Failure::new(FailureKind::Failed, e);
+        let report =
+            block_on(self.own.root().dfs.check(|_| {})).map_err(|e| failed(e.to_string()))?;
+        let settings = &self.own.settings;
+        let report = serde_json::to_value(report).map_err(|e| failed(e.to_string()))?;
+        Ok(json!({ "pool": settings.pool, "container": settings.container, "report": report }))
+    }
+
+    /// Whose an object is that a scrub names: `{"container": number, "object": [hi, lo]}`.
+    fn whose(&self, arguments: &Value) -> Result<Value, Failure> {
+        let container = arguments["container"].as_u64().and_then(|id| u16::try_from(id).ok());
+        let object = &arguments["object"];
+        let (Some(container), Some(hi), Some(lo)) =
+            (container, object[0].as_u64(), object[1].as_u64())
+        else {
+            return Err(Failure::new(FailureKind::Invalid, "whose: a container and an object"));
+        };
+        let containers = &self.own.namespace.containers;
+        let shown = containers.get(ContainerId(container)).unwrap_or(containers.root().clone());
+        let whose = block_on(shown.dfs.whose(container, daos_types::ObjectId { hi, lo }));
+        let whose = whose.map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
+        Ok(json!({ "whose": whose.to_string() }))
+    }
+}
+
+impl View {
     fn root(&self) -> &Shown {
         self.namespace.containers.root()
     }
@@ -128,31 +171,6 @@ impl Control {
         }
     }
 
-    /// Checks the mounted filesystem as it is now, while it is in use.
-    fn check(&self) -> Result<Value, Failure> {
-        let failed = |e: String| Failure::new(FailureKind::Failed, e);
-        let report = block_on(self.root().dfs.check(|_| {})).map_err(|e| failed(e.to_string()))?;
-        let settings = &self.settings;
-        let report = serde_json::to_value(report).map_err(|e| failed(e.to_string()))?;
-        Ok(json!({ "pool": settings.pool, "container": settings.container, "report": report }))
-    }
-
-    /// Whose an object is that a scrub names: `{"container": number, "object": [hi, lo]}`.
-    fn whose(&self, arguments: &Value) -> Result<Value, Failure> {
-        let container = arguments["container"].as_u64().and_then(|id| u16::try_from(id).ok());
-        let object = &arguments["object"];
-        let (Some(container), Some(hi), Some(lo)) =
-            (container, object[0].as_u64(), object[1].as_u64())
-        else {
-            return Err(Failure::new(FailureKind::Invalid, "whose: a container and an object"));
-        };
-        let containers = &self.namespace.containers;
-        let shown = containers.get(ContainerId(container)).unwrap_or(containers.root().clone());
-        let whose = block_on(shown.dfs.whose(container, daos_types::ObjectId { hi, lo }));
-        let whose = whose.map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
-        Ok(json!({ "whose": whose.to_string() }))
-    }
-
     fn query(&self) -> Result<Value, Failure> {
         let space = block_on(self.root().dfs.statfs())
             .map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))?;
@@ -185,34 +203,45 @@ impl Control {
 
 impl Handler for Control {
     fn in_use(&self, container: ContainerId) -> Option<String> {
-        let at = self.settings.mountpoint.display();
-        if container == self.root().id() {
+        if let Some(how) = self.beside.shows(container, None) {
+            return Some(how);
+        }
+        let at = self.own.settings.mountpoint.display();
+        if container == self.own.root().id() {
             return Some(format!("mounted on {at}"));
         }
-        let shown = self.namespace.containers.get(container)?;
-        let open = block_on(shown.dfs.query()).ok()?.files_open;
-        (open > 0).then(|| format!("shown in {at}, with {open} files open"))
+        let used = |view: Arc<View>| {
+            let at = view.settings.mountpoint.display();
+            let shown = view.namespace.containers.get(container)?;
+            let open = block_on(shown.dfs.query()).ok()?.files_open;
+            (open > 0).then(|| format!("shown in {at}, with {open} files open"))
+        };
+        self.views().into_iter().find_map(used)
     }
 
     fn snapshot_in_use(&self, container: ContainerId, epoch: Epoch) -> Option<String> {
-        let at = self.settings.mountpoint.display();
-        let is_ours = container == self.root().id() && Some(epoch) == self.snapshot;
-        is_ours.then(|| format!("mounted on {at}"))
+        let at = self.own.settings.mountpoint.display();
+        let is_ours = container == self.own.root().id() && Some(epoch) == self.own.snapshot;
+        let beside = || self.beside.shows(container, Some(epoch));
+        is_ours.then(|| format!("mounted on {at}")).or_else(beside)
     }
 
     fn changed(&self, container: ContainerId) {
-        block_on(self.namespace.changed(container));
-        self.tell();
+        for view in self.views() {
+            block_on(view.namespace.changed(container));
+            view.tell();
+        }
     }
 
     fn filesystem(&self, verb: &str, arguments: Value) -> Result<Value, Failure> {
         match verb {
-            "query" => self.query(),
+            "query" => self.view(&arguments).query(),
             "check" => self.check(),
             "whose" => self.whose(&arguments),
-            "link" => self.link(arguments),
-            "layout" => self.layout(arguments),
-            "set-chunk" => self.set_chunk(arguments),
+            "link" => self.view(&arguments).link(arguments),
+            "layout" => self.view(&arguments).layout(arguments),
+            "set-chunk" => self.view(&arguments).set_chunk(arguments),
+            "mount" => self.beside.mount(arguments).map(Value::from),
             _ => Err(Failure::new(
                 FailureKind::Unsupported,
                 format!(

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use daos_client::Container;
+use daos_client::{Client, Container};
 use daos_server::control::ControlServer;
 use daos_server::{Engine, EngineConfig, SyncMode};
 use daos_types::{ByteSize, Epoch};
@@ -18,6 +18,7 @@ use dfs::{Dfs, MountOptions};
 use futures_lite::future::block_on;
 
 use crate::background::{self, Reporter};
+use crate::beside::{self, Beside, View};
 use crate::containers::{Containers, Shown};
 use crate::control::Control;
 use crate::error::Error;
@@ -34,7 +35,9 @@ const REQUESTS_MAX: usize = 512;
 /// A daemon that has unmounted may still be writing its checkpoint.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(30);
 /// For requests in flight when the mount is gone.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+pub const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+/// For snapshots that go with the mount of a daemon that ends.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
 /// For the kernel's last word after an unmount. It does not come while programs have files open, which fusermount3, by which users
 /// unmount, does not tell.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
@@ -54,6 +57,14 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
         .map_err(|e| Error::System { what: "blocking signals", source: e.into() })?;
     mountpoint::apart(&settings.store, &settings.mountpoint).map_err(Error::Mountpoint)?;
     clear_mountpoint(&settings.mountpoint, reporter)?;
+    if let Some(said) = beside::ask(settings)? {
+        let _nobody_waits = reporter.mounted(&said);
+        return if settings.foreground {
+            beside::watch(&settings.mountpoint, signals)
+        } else {
+            Ok(())
+        };
+    }
     let engine = open_engine(settings, reporter)?;
     let log_path = log::path_for(&settings.store);
     log.move_to(&log_path).map_err(Error::system("opening the log file"))?;
@@ -62,30 +73,24 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
     let container = engine.container(&settings.pool, &settings.container, create)?;
     let snapshot =
         settings.snap.as_deref().map(|name| find_snapshot(&container, name)).transpose()?;
-    let namespace = open_namespace(settings, &engine, container, snapshot, reporter)?;
+    reporter.progress(&format!("mounting container {}", settings.container));
+    let namespace = open_namespace(settings, engine.client(), container, snapshot, false)?;
     let mut mounted = mount(settings, namespace.clone())?;
     let unmounter = mounted.unmounter();
-    let executor = mounted.executor();
+    let view = View::new(settings.clone(), snapshot, namespace.clone(), &mounted);
+    let (view, snapshots) = (Arc::new(view), Beside::new(engine.client(), settings.clone()));
     let (send, events) = mpsc::channel();
-    let control = serve_control(
-        &engine,
-        Control {
-            settings: settings.clone(),
-            snapshot,
-            namespace: namespace.clone(),
-            executor: executor.clone(),
-            requests: mounted.requests(),
-            events: Mutex::new(send.clone()),
-        },
-    )?;
+    let control =
+        Control { own: view.clone(), beside: snapshots.clone(), events: Mutex::new(send.clone()) };
+    let control = serve_control(&engine, control)?;
     watch(mounted, signals, &send)?;
-    let greeting = greeting(settings, &log_path) + &size_note(settings, &engine);
+    let greeting = greeting(settings, Some(&log_path)) + &size_note(settings, &engine);
     if reporter.mounted(&greeting).is_err() {
         let _ = send.send(Event::Asked("nobody waits for it any more"));
     } else if !settings.foreground {
         background::detach().map_err(Error::system("detaching from the terminal"))?;
     }
-    serve(&events, unmounter, &executor);
+    serve(&events, unmounter, &view.executor, &snapshots);
     drop(control);
     stop(&namespace, &engine)
 }
@@ -120,12 +125,16 @@ fn clear_mountpoint(at: &Path, reporter: &Reporter) -> Result<(), Error> {
 /// Starts the engine; waits for a predecessor that is not mounted any more.
 fn open_engine(settings: &Settings, reporter: &Reporter) -> Result<Engine, Error> {
     reporter.progress(&format!("opening the store {}", settings.store.display()));
-    let until = Instant::now() + PREDECESSOR_PATIENCE;
+    let begin = Instant::now();
+    let until = begin + PREDECESSOR_PATIENCE;
     let mut told = false;
     loop {
         match Engine::start(engine_config(settings)) {
             Err(daos_server::Error::Held { pid, .. })
-                if Instant::now() < until && !mountpoint::is_source(&settings.store) =>
+                if Instant::now() < until
+                    && (!mountpoint::is_source(&settings.store)
+                        || begin.elapsed() < SNAPSHOT_PATIENCE
+                            && beside::only_snapshots(&settings.store)) =>
             {
                 if !told {
                     reporter
@@ -136,7 +145,7 @@ fn open_engine(settings: &Settings, reporter: &Reporter) -> Result<Engine, Error
             }
             Err(error @ daos_server::Error::Held { .. }) if settings.snap.is_some() => {
                 return Err(Error::Usage(format!(
-                    "{error}. One process holds a store: to mount a snapshot, unmount the live container first"
+                    "{error}. It cannot be asked to mount the snapshot beside: unmount its mount first"
                 )));
             }
             started => return Ok(started?),
@@ -165,14 +174,14 @@ fn find_snapshot(container: &Container, name: &str) -> Result<Epoch, Error> {
     found.map(|snapshot| snapshot.epoch).map_err(|why| Error::Usage(why.message))
 }
 
-fn open_namespace(
+/// `beside`: other containers change without this mount.
+pub fn open_namespace(
     settings: &Settings,
-    engine: &Engine,
+    client: Client,
     container: Container,
     snapshot: Option<Epoch>,
-    reporter: &Reporter,
+    beside: bool,
 ) -> Result<Arc<Namespace>, Error> {
-    reporter.progress(&format!("mounting container {}", settings.container));
     let options = MountOptions {
         read_only: settings.read_only || snapshot.is_some(),
         cache_attributes: true,
@@ -186,14 +195,15 @@ fn open_namespace(
         let dfs = Dfs::mount(container.clone(), at_snapshot).await?;
         let root = Shown::new(dfs, container, None);
         root.reload().await?;
-        Ok(Namespace::new(Containers::new(engine.client(), options, root)))
+        let options = MountOptions { cache_attributes: !beside, ..options };
+        Ok(Namespace::new(Containers::new(client, options, root)))
     });
     mounted
         .map(Arc::new)
         .map_err(|source| Error::Filesystem { container: settings.container.clone(), source })
 }
 
-fn mount(settings: &Settings, namespace: Arc<Namespace>) -> Result<Mounted<Namespace>, Error> {
+pub fn mount(settings: &Settings, namespace: Arc<Namespace>) -> Result<Mounted<Namespace>, Error> {
     let config = FuseConfig {
         mountpoint: settings.mountpoint.clone(),
         source: mountpoint::source_name(&settings.store),
@@ -219,12 +229,10 @@ fn size_note(settings: &Settings, engine: &Engine) -> String {
     }
 }
 
-fn greeting(settings: &Settings, log: &Path) -> String {
+pub fn greeting(settings: &Settings, log: Option<&Path>) -> String {
     let snap = settings.snap.as_ref().map(|name| format!(", snapshot {name}")).unwrap_or_default();
-    let log = match settings.foreground {
-        true => String::new(),
-        false => format!(", log {}", log.display()),
-    };
+    let log = log.filter(|_| !settings.foreground);
+    let log = log.map(|log| format!(", log {}", log.display())).unwrap_or_default();
     format!(
         "{} is mounted at {} (pool {}, container {}{snap}, process {}{log})",
         settings.store.display(),
@@ -258,7 +266,12 @@ fn watch(
 }
 
 /// Until the mount is gone and no request is in flight.
-fn serve(events: &Receiver<Event>, mut unmounter: Unmounter, executor: &Executor) {
+fn serve(
+    events: &Receiver<Event>,
+    mut unmounter: Unmounter,
+    executor: &Executor,
+    snapshots: &Beside,
+) {
     match events.recv() {
         Ok(Event::Asked(by)) => {
             tracing::info!("stopping: {by}");
@@ -277,6 +290,7 @@ fn serve(events: &Receiver<Event>, mut unmounter: Unmounter, executor: &Executor
         }
         Err(_) => tracing::error!("no thread is left that could end the mount"),
     }
+    snapshots.close();
     executor.close();
     let left = executor.drain(DRAIN_PATIENCE);
     if left > 0 {

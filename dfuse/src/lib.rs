@@ -4,6 +4,7 @@
 //! Any rule of a filesystem: `dfs`. Any storage: `daos-server` and below.
 
 pub mod background;
+mod beside;
 pub mod containers;
 mod control;
 pub mod daemon;

@@ -95,6 +95,11 @@ pub fn is_source(store: &Path) -> bool {
     mounts::all().iter().any(|m| m.is_dfuse() && m.source == store)
 }
 
+/// Whether a dfuse is mounted at `path`.
+pub fn is_dfuse(path: &Path) -> bool {
+    mounts::at(path).is_some_and(|mount| mount.is_dfuse())
+}
+
 /// The store's path as a list of mount options can carry it; `mounts` reads it back.
 pub fn source_name(store: &Path) -> String {
     let path = String::from_utf8_lossy(store.as_os_str().as_bytes());

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use daos_types::ByteSize;
+use serde::{Deserialize, Serialize};
 
 pub const POOL_DEFAULT: &str = "default";
 pub const CONTAINER_DEFAULT: &str = "home";
@@ -26,7 +27,8 @@ Examples:
   dfuse --embedded ~/store /mnt/daos mypool data another pool and container of it
   dfuse --embedded /dev/vdb /mnt/daos --size 1T  a store on a block device
   dfuse --embedded ~/store /mnt/daos --read-only
-  dfuse --embedded ~/store /mnt/old --snap monday (made with: daos container create-snap default home --snap monday)
+  dfuse --embedded ~/store /mnt/old --snap monday (made with: daos container create-snap default home --snap monday),
+                                                 also beside the live mount, by the daemon that serves it
   mount -t fuse.dfuse /srv/store /mnt/daos -o size=200G,sync=always
   /srv/store /mnt/daos fuse.dfuse pool=default,container=home,_netdev,nofail 0 0    (in /etc/fstab)
   fusermount3 -u /mnt/daos                       stop it (as do umount, SIGTERM and Ctrl-C)
@@ -94,7 +96,7 @@ pub struct CommandLine {
     #[arg(long, conflicts_with = "disable_caching")]
     enable_caching: bool,
 
-    /// Mount a snapshot of the container, read-only
+    /// Mount a snapshot of the container, read-only; beside the live container if that is mounted
     #[arg(long, value_name = "NAME", conflicts_with = "snap_epoch")]
     snap: Option<String>,
 
@@ -135,7 +137,7 @@ pub enum Sync {
 }
 
 /// Flags of the mount itself, in the kernel's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountFlags {
     pub suid: bool,
     pub dev: bool,

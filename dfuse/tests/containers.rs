@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use daos_server::control::{Answer, Ask, Failure, FailureKind};
-use daos_server::{Door, EngineConfig};
+use daos_server::{Door, EngineConfig, mounts};
 use serde_json::json;
-use support::site::{Site, text, unmount};
+use support::site::{Site, is_mounted, kill, text, unmount};
 
 fn try_ask(site: &Site, ask: Ask) -> Result<Answer, Failure> {
     Door::open(EngineConfig::new(site.store(), "a test")).unwrap().ask(ask)
@@ -190,6 +190,137 @@ fn a_snapshot_made_while_mounted_holds_everything_that_was_answered() {
     let daemon = site.start();
     assert_eq!(fs::read_to_string(file(0)).unwrap(), "after");
     assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 50);
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+/// A mount with a snapshot `monday` of two files, which have changed since, and a place for another mount.
+fn with_snapshot(site: &Site) -> (support::site::Daemon, std::path::PathBuf) {
+    let daemon = site.start();
+    let at = |name: &str| site.mnt().join(name);
+    entry_point(site, &site.mnt(), "data", "data");
+    fs::write(at("data/file"), "other").unwrap();
+    ["kept", "gone"].iter().for_each(|name| fs::write(at(name), "before").unwrap());
+    let (pool, container, name) = ("default".into(), "home".into(), Some("monday".into()));
+    ask(site, Ask::SnapshotCreate { pool, container, name });
+    fs::write(at("kept"), "after").unwrap();
+    fs::remove_file(at("gone")).unwrap();
+    let old = site.dir.path().join("old");
+    fs::create_dir(&old).unwrap();
+    (daemon, old)
+}
+
+fn mount_beside(site: &Site, old: &Path) {
+    let said = site.dfuse_at(old, &["--snap", "monday"]);
+    assert!(said.status.success(), "{}", text(&said));
+    let pid = format!("process {})", support::site::holder(&site.store()).unwrap());
+    assert!(text(&said).contains(&pid), "{}", text(&said));
+}
+
+fn umount(path: &Path) {
+    let output = Command::new("fusermount3").arg("-u").arg(path).output().unwrap();
+    assert!(output.status.success(), "{}: {}", path.display(), text(&output));
+}
+
+#[test]
+fn a_snapshot_is_mounted_beside_its_live_container() {
+    require_fuse!();
+    let site = Site::new();
+    let (daemon, old) = with_snapshot(&site);
+    for _ in 0..2 {
+        mount_beside(&site, &old);
+        for name in ["kept", "gone"] {
+            assert_eq!(fs::read_to_string(old.join(name)).unwrap(), "before");
+        }
+        assert_eq!(errno(fs::write(old.join("new"), "x")), libc::EROFS);
+        assert_eq!(fs::read_to_string(site.mnt().join("kept")).unwrap(), "after");
+        // Another container is shown as it is now, whatever has been seen of it.
+        for round in 0..20 {
+            let now = format!("other {round}");
+            fs::write(site.mnt().join("data/file"), &now).unwrap();
+            assert_eq!(fs::read_to_string(old.join("data/file")).unwrap(), now);
+            assert_eq!(fs::metadata(old.join("data/file")).unwrap().len(), now.len() as u64);
+        }
+        // It is asked for itself, and in use.
+        let device = mounts::at(&old).unwrap().device;
+        let verb = "query".into();
+        let arguments = json!({ "device": device });
+        let Answer::Filesystem(found) = ask(&site, Ask::Filesystem { verb, arguments }) else {
+            panic!()
+        };
+        assert_eq!((&found["snapshot"], &found["read_only"]), (&json!("monday"), &json!(true)));
+        assert_eq!(found["mountpoint"], json!(old));
+        let (pool, container, snapshot) = ("default".into(), "home".into(), "monday".into());
+        let destroyed = try_ask(&site, Ask::SnapshotDestroy { pool, container, snapshot });
+        let refused = destroyed.unwrap_err();
+        assert_eq!(refused.kind, FailureKind::InUse);
+        assert!(refused.message.contains(old.to_str().unwrap()), "{refused}");
+        let again = site.dfuse_at(&old, &["--snap", "monday"]);
+        assert!(!again.status.success() && text(&again).contains("mounted already"));
+        umount(&old);
+        assert!(fs::read_dir(&old).unwrap().next().is_none());
+        fs::write(site.mnt().join("kept"), "after").unwrap();
+    }
+    let none = site.dfuse_at(&old, &["--snap", "tuesday"]);
+    assert!(text(&none).contains("no snapshot 'tuesday'"), "{}", text(&none));
+    let none = site.dfuse_at(&old.join("none"), &["--snap", "monday"]);
+    assert!(text(&none).contains("mkdir -p"), "{}", text(&none));
+    unmount("umount", &[], &site);
+    daemon.wait();
+}
+
+#[test]
+fn the_end_of_the_live_mount_takes_its_snapshots_along() {
+    require_fuse!();
+    let site = Site::new();
+    let (mut daemon, old) = with_snapshot(&site);
+    for how in ["umount", "TERM"] {
+        mount_beside(&site, &old);
+        let open = fs::File::open(old.join("kept")).unwrap();
+        match how {
+            "umount" => unmount("umount", &[], &site),
+            signal => kill(daemon.pid, signal),
+        }
+        // The next one waits for it.
+        let next = site.start();
+        assert!(!is_mounted(&old));
+        daemon.wait();
+        assert!(std::io::read_to_string(open).is_err());
+        daemon = next;
+    }
+    // Alone, the same command serves it itself; and a second one by that daemon.
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let alone = site.start_with(&["--snap", "monday"]);
+    mount_beside(&site, &old);
+    assert_eq!(fs::read_to_string(old.join("gone")).unwrap(), "before");
+    umount(&old);
+    unmount("umount", &[], &site);
+    alone.wait();
+}
+
+#[test]
+fn a_killed_daemon_leaves_mounts_that_can_be_unmounted() {
+    require_fuse!();
+    let site = Site::new();
+    let (daemon, old) = with_snapshot(&site);
+    mount_beside(&site, &old);
+    kill(daemon.pid, "KILL");
+    daemon.wait();
+    for path in [&old, &site.mnt()] {
+        assert_eq!(errno(fs::metadata(path)), libc::ENOTCONN);
+        umount(path);
+    }
+    let daemon = site.start();
+    assert_eq!(fs::read_to_string(site.mnt().join("kept")).unwrap(), "after");
+    mount_beside(&site, &old);
+    kill(daemon.pid, "KILL");
+    daemon.wait();
+    // The next ones clear what is left.
+    let daemon = site.start();
+    mount_beside(&site, &old);
+    assert_eq!(fs::read_to_string(old.join("gone")).unwrap(), "before");
+    umount(&old);
     unmount("umount", &[], &site);
     daemon.wait();
 }

@@ -578,6 +578,7 @@ fn filesystem_text(found: &Value) -> Text {
         ("store", text("store")),
         ("pool", text("pool")),
         ("container", text("container")),
+        ("snapshot", text("snapshot")),
         ("process", number("pid")),
         ("sync", text("sync")),
         ("read-only", flag("read_only")),

@@ -133,6 +133,7 @@ fn link_in_mount(
         "gid": rustix::process::getegid().as_raw(),
         "pool": point.pool,
         "container": point.container,
+        "device": mount.device,
     });
     store.ask(Ask::Filesystem { verb: "link".into(), arguments }).map(drop).map_err(|failure| {
         Failure::new(failure.kind, format!("making {}: {}", path.display(), failure.message))

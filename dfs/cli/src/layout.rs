@@ -4,12 +4,12 @@ use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use daos_server::control::{Answer, Ask, Failure, FailureKind};
+use daos_server::control::{Failure, FailureKind};
 use daos_types::ByteSize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::InMount;
-use crate::commands::{good, size, unexpected, usage};
+use crate::commands::{good, size, usage};
 use crate::output::{Answered, Text};
 use crate::store::Store;
 
@@ -22,16 +22,9 @@ fn look(at: &InMount) -> Result<(&Path, Metadata)> {
     Ok((path, found))
 }
 
-fn ask(store: &mut Store, verb: &str, arguments: Value) -> Result<Value> {
-    match store.ask(Ask::Filesystem { verb: verb.into(), arguments })? {
-        Answer::Filesystem(value) => Ok(value),
-        other => Err(unexpected(&other)),
-    }
-}
-
 pub fn get(store: &mut Store, at: &InMount) -> Result<Answered> {
     let (_, found) = look(at)?;
-    let layout = ask(store, "layout", json!({ "ino": found.ino() }))?;
+    let layout = store.ask_mount("layout", json!({ "ino": found.ino() }))?;
     let text = |name: &str| layout[name].as_str().unwrap_or_default().to_owned();
     let chunk = size(layout["chunk_bytes"].as_u64().unwrap_or_default());
     let of_directory = layout["directory"].as_bool() == Some(true);
@@ -53,7 +46,7 @@ pub fn set(
     let (path, found) = look(at)?;
     let ino = found.ino();
     if let Some(class) = class {
-        let only = ask(store, "layout", json!({ "ino": ino }))?;
+        let only = store.ask_mount("layout", json!({ "ino": ino }))?;
         let only = only["class"].as_str().unwrap_or_default();
         if !class.eq_ignore_ascii_case(only) {
             let message = format!(
@@ -64,13 +57,13 @@ pub fn set(
         }
     }
     if let Some(ByteSize(chunk_bytes)) = chunk {
-        ask(store, "set-chunk", json!({ "ino": ino, "chunk_bytes": chunk_bytes }))?;
+        store.ask_mount("set-chunk", json!({ "ino": ino, "chunk_bytes": chunk_bytes }))?;
     }
     get(store, at)
 }
 
 pub fn reset(store: &mut Store, at: &InMount) -> Result<Answered> {
     let (_, found) = look(at)?;
-    ask(store, "set-chunk", json!({ "ino": found.ino() }))?;
+    store.ask_mount("set-chunk", json!({ "ino": found.ino() }))?;
     get(store, at)
 }

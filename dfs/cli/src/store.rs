@@ -16,18 +16,20 @@ use crate::{commands, status};
 pub struct Store {
     door: Door,
     path: PathBuf,
+    /// Of the mount by which it was named: `st_dev` of what is in it.
+    device: Option<(u32, u32)>,
 }
 
 impl Store {
     pub fn open(path: Option<&Path>, read_only: bool) -> Result<Self, Failure> {
-        let path = match path {
+        let (path, device) = match path {
             Some(path) => store_of(path)?,
-            None => only_mounted()?,
+            None => (only_mounted()?, None),
         };
         let mut config = EngineConfig::new(&path, "the daos command");
         config.read_only = read_only;
         let door = Door::open(config).map_err(|e| status::of_start(&e))?;
-        Ok(Self { door, path })
+        Ok(Self { door, path, device })
     }
 
     /// Is this the store at `path`?
@@ -40,14 +42,22 @@ impl Store {
         self.door.ask(ask)
     }
 
+    /// Asks the mount by which the store was named; with several, the one that the daemon was started for.
+    pub fn ask_mount(&mut self, verb: &str, mut arguments: Value) -> Result<Value, Failure> {
+        if arguments.is_null() {
+            arguments = serde_json::json!({});
+        }
+        arguments["device"] = serde_json::json!(self.device);
+        match self.ask(Ask::Filesystem { verb: verb.into(), arguments })? {
+            Answer::Filesystem(value) => Ok(value),
+            other => Err(commands::unexpected(&other)),
+        }
+    }
+
     /// What `dfuse` says about its mount; of a store that nobody holds, what can be read here.
     pub fn filesystem(&mut self, pool: &str, container: &str) -> Result<Value, Failure> {
         let Some(client) = self.door.client() else {
-            let ask = Ask::Filesystem { verb: "query".into(), arguments: Value::Null };
-            return match self.ask(ask)? {
-                Answer::Filesystem(value) => Ok(value),
-                other => Err(commands::unexpected(&other)),
-            };
+            return self.ask_mount("query", Value::Null);
         };
         // The same words as the service's for pools and containers that are not there.
         let ask = Ask::ContainerQuery { pool: pool.into(), container: container.into() };
@@ -204,13 +214,13 @@ fn kind(error: &dfs::Error) -> FailureKind {
     }
 }
 
-fn store_of(path: &Path) -> Result<PathBuf, Failure> {
+fn store_of(path: &Path) -> Result<(PathBuf, Option<(u32, u32)>), Failure> {
     let shown = path.display();
     if let Some(mount) = mounts::containing(path).filter(mounts::Mount::is_dfuse) {
-        return Ok(mount.source);
+        return Ok((mount.source, Some(mount.device)));
     }
     match std::fs::metadata(path) {
-        Ok(_) => Ok(path.to_path_buf()),
+        Ok(_) => Ok((path.to_path_buf(), None)),
         Err(e) => Err(Failure::new(FailureKind::NotFound, format!("{shown}: {e}"))),
     }
 }

@@ -49,6 +49,10 @@ impl Mount {
         &self.device
     }
 
+    pub fn number(&self) -> Option<(u32, u32)> {
+        self.number
+    }
+
     /// Fails when programs are in it.
     pub fn unmount(&self) -> io::Result<()> {
         if !self.device.is_connected() {

@@ -76,6 +76,11 @@ impl<F: Filesystem> Mounted<F> {
         self.executor.clone()
     }
 
+    /// `st_dev` of what is in it.
+    pub fn device(&self) -> Option<(u32, u32)> {
+        self.mount.number()
+    }
+
     /// What the kernel has asked for so far.
     pub fn requests(&self) -> Arc<Requests> {
         self.requests.clone()

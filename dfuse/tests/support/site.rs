@@ -35,13 +35,12 @@ impl Site {
     }
 
     pub fn dfuse(&self, args: &[&str]) -> Output {
+        self.dfuse_at(&self.mnt(), &[&["--size", SIZE], args].concat())
+    }
+
+    pub fn dfuse_at(&self, mountpoint: &Path, args: &[&str]) -> Output {
         let mut command = Command::new(DFUSE);
-        command
-            .arg("--embedded")
-            .arg(self.store())
-            .arg(self.mnt())
-            .args(["--size", SIZE])
-            .args(args);
+        command.arg("--embedded").arg(self.store()).arg(mountpoint).args(args);
         command.output().unwrap()
     }
 
@@ -58,17 +57,18 @@ impl Site {
     }
 
     pub fn is_mounted(&self) -> bool {
-        mounts::at(&self.mnt()).is_some_and(|m| m.is_dfuse())
+        is_mounted(&self.mnt())
     }
+}
+
+pub fn is_mounted(path: &Path) -> bool {
+    mounts::at(path).is_some_and(|m| m.is_dfuse())
 }
 
 impl Drop for Site {
     fn drop(&mut self) {
-        while self.is_mounted() {
-            let status = Command::new("umount").arg("-l").arg(self.mnt()).status();
-            if !status.is_ok_and(|s| s.success()) {
-                break;
-            }
+        for mount in mounts::all().iter().filter(|m| m.is_dfuse() && m.source == self.store()) {
+            let _gone_already = Command::new("umount").arg("-l").arg(&mount.mountpoint).status();
         }
         // The store's directory goes with us; its daemon must not be in it any more.
         let until = Instant::now() + Duration::from_secs(10);

@@ -1,5 +1,6 @@
 //! The way to a store for a command: through the process that holds it, or else by opening it here.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use daos_client::Client;
@@ -26,6 +27,16 @@ impl Door {
     /// `config` is for the case that nobody holds the store.
     pub fn open(config: EngineConfig) -> Result<Self> {
         Self::open_with(&config, || Engine::start(config.clone()))
+    }
+
+    /// The way to the process that holds the store, if one does and answers.
+    pub fn holder(store: &Path) -> Result<Option<Connection>> {
+        match Place::find(store, false) {
+            Err(Error::NoStore { .. }) => Ok(None),
+            Err(error) => Err(error),
+            Ok(place) => Connection::open(&place.control)
+                .map_err(Error::io("connecting to the control socket", &place.control)),
+        }
     }
 
     fn open_with(config: &EngineConfig, start: impl Fn() -> Result<Engine>) -> Result<Self> {

@@ -16,6 +16,7 @@ pub struct Mount {
     pub fstype: String,
     /// Of dfuse: the store.
     pub source: PathBuf,
+    pub read_only: bool,
 }
 
 impl Mount {
@@ -69,6 +70,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;
     let (major, minor) = device.split_once(':')?;
     let mountpoint = unescape(fields.nth(1)?);
+    let read_only = fields.next()?.split(|b| *b == b',').any(|option| option == b"ro");
     fields.find(|f| *f == b"-")?;
     let fstype = String::from_utf8(fields.next()?.to_vec()).ok()?;
     let source = unescape(fields.next()?);
@@ -79,6 +81,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
         mountpoint: PathBuf::from(mountpoint),
         fstype,
         source: PathBuf::from(source),
+        read_only,
     })
 }
 
@@ -114,7 +117,9 @@ mod tests {
         assert_eq!(mount.device, (0, 50));
         assert_eq!(mount.mountpoint, Path::new("/mnt/with space"));
         assert_eq!(mount.source, Path::new(r"/srv/a\b"));
-        assert!(mount.is_dfuse());
+        assert!(mount.is_dfuse() && !mount.read_only);
+        let line = br"101 29 0:51 / /mnt/old ro,relatime - fuse.dfuse /srv/store ro,user_id=0";
+        assert!(parse(line).unwrap().read_only);
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"1 2 3"), None);
     }
