@@ -59,6 +59,7 @@ pub use lock::{How, Lock};
 pub use mount::{Dfs, MountOptions};
 pub use query::Status;
 pub use repair::{Repaired, repair};
+pub use table::INODE_BYTES_MAX;
 pub use types::{
     Attr, Caller, DirEntry, Entry, FILE_BYTES_MAX, Handle, Ino, Kind, LINKS_MAX, NAME_BYTES_MAX,
     Opened, RenameFlags, Seek, SetAttr, SetTime, Space, TARGET_BYTES_MAX, Time,

@@ -17,10 +17,17 @@ pub struct Lock {
     state: Mutex<State>,
 }
 
+/// Small: there is one for every inode that is known.
 #[derive(Default)]
 struct State {
-    readers: usize,
+    readers: u32,
     writer: bool,
+    /// `None`: nobody waits.
+    queue: Option<Box<Queue>>,
+}
+
+#[derive(Default)]
+struct Queue {
     next: u64,
     waiting: VecDeque<Waiter>,
     /// Given a turn, not yet seen.
@@ -59,15 +66,37 @@ impl State {
         }
     }
 
+    fn is_awaited(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| !queue.waiting.is_empty())
+    }
+
     fn grant(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        while self.waiting.front().is_some_and(|first| self.open_to(first.how)) {
-            let first = self.waiting.pop_front().expect("front was there");
+        let Some(mut queue) = self.queue.take() else { return wakers };
+        while queue.waiting.front().is_some_and(|first| self.open_to(first.how)) {
+            let first = queue.waiting.pop_front().expect("front was there");
             self.take(first.how);
-            self.granted.push(first.id);
+            queue.granted.push(first.id);
             wakers.push(first.waker);
         }
+        self.queue = queue.in_use();
         wakers
+    }
+
+    /// Whether a turn was given to `id`; then it is seen now.
+    fn see(&mut self, id: u64) -> bool {
+        let Some(mut queue) = self.queue.take() else { return false };
+        let at = queue.granted.iter().position(|granted| *granted == id);
+        at.map(|at| queue.granted.swap_remove(at));
+        self.queue = queue.in_use();
+        at.is_some()
+    }
+}
+
+impl Queue {
+    /// Numbers begin anew with the next queue: those of this one are nobody's any more.
+    fn in_use(self: Box<Self>) -> Option<Box<Self>> {
+        (!self.waiting.is_empty() || !self.granted.is_empty()).then_some(self)
     }
 }
 
@@ -83,7 +112,7 @@ impl Lock {
     /// Somebody writes, or waits.
     pub(crate) fn busy(&self) -> bool {
         let state = self.state();
-        state.writer || !state.waiting.is_empty()
+        state.writer || state.is_awaited()
     }
 
     pub fn release(&self, how: How) {
@@ -111,24 +140,25 @@ impl Future for Acquire<'_> {
         let lock = self.lock;
         let mut state = lock.state();
         let Some(id) = self.id else {
-            if state.waiting.is_empty() && state.open_to(self.how) {
+            if !state.is_awaited() && state.open_to(self.how) {
                 state.take(self.how);
                 self.done = true;
                 return Poll::Ready(());
             }
-            let id = state.next;
-            state.next += 1;
+            let queue = state.queue.get_or_insert_default();
+            let id = queue.next;
+            queue.next += 1;
             let waiter = Waiter { id, how: self.how, waker: context.waker().clone() };
-            state.waiting.push_back(waiter);
+            queue.waiting.push_back(waiter);
             self.id = Some(id);
             return Poll::Pending;
         };
-        if let Some(at) = state.granted.iter().position(|granted| *granted == id) {
-            state.granted.swap_remove(at);
+        if state.see(id) {
             self.done = true;
             return Poll::Ready(());
         }
-        if let Some(waiter) = state.waiting.iter_mut().find(|waiter| waiter.id == id) {
+        let mut waiting = state.queue.iter_mut().flat_map(|queue| &mut queue.waiting);
+        if let Some(waiter) = waiting.find(|waiter| waiter.id == id) {
             waiter.waker.clone_from(context.waker());
         }
         Poll::Pending
@@ -140,11 +170,10 @@ impl Drop for Acquire<'_> {
         let (Some(id), false) = (self.id, self.done) else { return };
         let wakers = {
             let mut state = self.lock.state();
-            if let Some(at) = state.granted.iter().position(|granted| *granted == id) {
-                state.granted.swap_remove(at);
+            if state.see(id) {
                 state.give_back(self.how);
-            } else {
-                state.waiting.retain(|waiter| waiter.id != id);
+            } else if let Some(queue) = &mut state.queue {
+                queue.waiting.retain(|waiter| waiter.id != id);
             }
             state.grant()
         };

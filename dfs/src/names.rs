@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::Ino;
 
@@ -23,12 +23,23 @@ pub(crate) struct Names {
 
 #[derive(Default)]
 struct State {
-    hints: HashMap<(Ino, u64), Ino>,
-    whole: HashMap<Ino, HashSet<u64>>,
+    /// By the hash of the directory and the name.
+    hints: HashMap<u64, Ino>,
+    /// A million names are 10 MiB.
+    whole: HashMap<Ino, HashSet<u32>>,
     /// Directories in `whole`, oldest first.
     order: VecDeque<Ino>,
     /// Names in `whole`.
     count: usize,
+}
+
+/// Of a name in its directory.
+fn short_hash(name: &[u8]) -> u32 {
+    xxh3_64(name) as u32
+}
+
+fn hint_hash(parent: Ino, name: &[u8]) -> u64 {
+    xxh3_64_with_seed(name, parent.0)
 }
 
 impl State {
@@ -50,7 +61,7 @@ impl Names {
 
     /// Where `name` led when somebody looked.
     pub(crate) fn hint(&self, parent: Ino, name: &[u8]) -> Option<Ino> {
-        self.state().hints.get(&(parent, xxh3_64(name))).copied()
+        self.state().hints.get(&hint_hash(parent, name)).copied()
     }
 
     pub(crate) fn learn(&self, parent: Ino, name: &[u8], ino: Ino) {
@@ -61,7 +72,7 @@ impl Names {
         if state.hints.len() >= self.hints_max {
             state.hints.clear();
         }
-        state.hints.insert((parent, xxh3_64(name)), ino);
+        state.hints.insert(hint_hash(parent, name), ino);
     }
 
     /// `directory` was just made: it has no names.
@@ -82,7 +93,7 @@ impl Names {
         let mut guard = self.state();
         let state = &mut *guard;
         let Some(names) = state.whole.get_mut(&directory) else { return };
-        state.count += usize::from(names.insert(xxh3_64(name)));
+        state.count += usize::from(names.insert(short_hash(name)));
         while state.count > NAMES_MAX {
             state.drop_oldest();
         }
@@ -91,7 +102,7 @@ impl Names {
     /// `directory` certainly does not have `name`.
     pub(crate) fn cannot_be(&self, directory: Ino, name: &[u8]) -> bool {
         let state = self.state();
-        state.whole.get(&directory).is_some_and(|names| !names.contains(&xxh3_64(name)))
+        state.whole.get(&directory).is_some_and(|names| !names.contains(&short_hash(name)))
     }
 }
 
@@ -119,7 +130,8 @@ mod tests {
         }
         assert!(names.state().hints.len() <= 10);
         assert_eq!(names.state().whole.len(), DIRECTORIES_MAX);
-        for i in 0..NAMES_MAX as u64 + 5 {
+        // Some share their hash.
+        for i in 0..NAMES_MAX as u64 + 1000 {
             names.may_come(Ino(29_999), &i.to_le_bytes());
         }
         assert!(!names.cannot_be(Ino(29_999), b"x"), "too many to know them all");

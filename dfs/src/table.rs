@@ -22,7 +22,7 @@ use daos_types::rpc::ObjectInfo;
 use crate::cache::{self, Cache};
 use crate::lock::{How, Lock};
 use crate::record::Record;
-use crate::{Attr, Ino, Time};
+use crate::{Attr, Ino, NAME_BYTES_MAX, Time};
 
 /// Where an inode's record is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -416,6 +416,14 @@ impl Drop for Fetching<'_> {
 
 /// Most inodes that one insert looks at in search of one to drop.
 const SWEEP_MAX: usize = 16;
+
+/// Memory that a known inode takes with its record, the longest name, the places in the tables and what the allocator adds.
+pub const INODE_BYTES_MAX: usize = 1024;
+const _: () = {
+    let allocated = size_of::<Inode>() + size_of::<Record>() + NAME_BYTES_MAX;
+    let places = 2 * (size_of::<(Ino, Arc<Inode>)>() + 3 * size_of::<Ino>());
+    assert!(allocated + places + 128 < INODE_BYTES_MAX);
+};
 
 impl Table {
     pub(crate) fn new(inodes_max: usize) -> Self {

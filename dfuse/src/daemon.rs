@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use daos_client::{Client, Container};
 use daos_server::control::ControlServer;
-use daos_server::{Engine, EngineConfig, SyncMode};
+use daos_server::{Engine, EngineConfig, MEMORY_BYTES_DEFAULT, SyncMode};
 use daos_types::{ByteSize, Epoch};
 use dfs::{Dfs, MountOptions};
 use futures_lite::future::block_on;
@@ -153,6 +153,12 @@ fn open_engine(settings: &Settings, reporter: &Reporter) -> Result<Engine, Error
     }
 }
 
+/// What is known of inodes takes half of what metadata may take in memory, beside it.
+fn inodes_max(settings: &Settings) -> usize {
+    let memory = settings.memory.unwrap_or(MEMORY_BYTES_DEFAULT) as usize;
+    memory / 2 / dfs::INODE_BYTES_MAX
+}
+
 fn engine_config(settings: &Settings) -> EngineConfig {
     let holder = format!("dfuse on {}", settings.mountpoint.display());
     let mut config = EngineConfig::new(&settings.store, holder);
@@ -187,6 +193,7 @@ pub fn open_namespace(
         cache_attributes: true,
         atime: !settings.flags.noatime,
         cache_bytes: settings.cache.map_or(0, |bytes| bytes as usize),
+        inodes_max: inodes_max(settings),
         owner: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
         ..MountOptions::default()
     };

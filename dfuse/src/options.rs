@@ -104,7 +104,7 @@ pub struct CommandLine {
     #[arg(long, value_name = "EPOCH")]
     snap_epoch: Option<u64>,
 
-    /// Memory for metadata of the store
+    /// Memory for metadata of the store [default: 256M]; what is known of inodes takes up to half as much beside it
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
 

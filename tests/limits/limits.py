@@ -21,6 +21,8 @@ FILES = 1_000_000 if LONG else 50_000
 LINKS = 100_000 if LONG else 10_000
 CONTAINERS = 1_000 if LONG else 100
 SNAPSHOTS = 1_000 if LONG else 100
+# Small files, and the memory for metadata that their daemon is given.
+SMALL_FILES, MEMORY_MIB = (1_000_000, 128) if LONG else (100_000, 16)
 OPEN = 10_000
 XATTRS = 1_000
 MIB = 1 << 20
@@ -132,6 +134,42 @@ class Limits:
         os.rmdir(base)
         said.append(f"daemon {self.store.resident_bytes() >> 20} MiB")
         return f"{count} files: " + ", ".join(said)
+
+    @staticmethod
+    def memory():
+        """Beside what metadata may take, half of it for what is known of inodes, and 64 MiB for everything else."""
+        store = Store("--size=16G", f"--memory={MEMORY_MIB}M")
+        bound = MEMORY_MIB * 3 // 2 + 64
+        said = []
+
+        def look(what):
+            resident = store.resident_bytes() >> 20
+            said.append(f"{what} {resident}")
+            need(resident <= bound, f"{resident} MiB resident after {what}; {bound} are the bound")
+
+        try:
+            base = f"{store.mnt}/small"
+            os.mkdir(base)
+            for index in range(SMALL_FILES):
+                if index % 10_000 == 0:
+                    os.mkdir(f"{base}/{index // 10_000}")
+                fd = os.open(f"{base}/{index // 10_000}/{index}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                os.write(fd, bytes(4096))
+                os.close(fd)
+            look("create")
+            names = sum(len(files) for _, _, files in os.walk(base))
+            need(names == SMALL_FILES, f"{names} of {SMALL_FILES} are listed")
+            look("list")
+            for index in range(SMALL_FILES):
+                need(os.stat(f"{base}/{index // 10_000}/{index}").st_size == 4096, "it is as long as it was written")
+            look("stat")
+            store.again()
+            found = subprocess.run(["find", base, "-type", "f", "-size", "4k", "-printf", "."], check=True, capture_output=True)
+            need(len(found.stdout) == SMALL_FILES, f"find finds {len(found.stdout)} of {SMALL_FILES}")
+            look("find after a remount")
+        finally:
+            store.end()
+        return f"{SMALL_FILES} files of 4 KiB with --memory {MEMORY_MIB}M, MiB resident: {', '.join(said)}; at most {bound}"
 
     def sparse(self):
         path = f"{self.mnt}/sparse"
@@ -330,6 +368,7 @@ def main():
             ("containers_are_many", limits.containers),
             ("snapshots_are_many", limits.snapshots),
             ("a_directory_has_many_files", limits.many_files),
+            ("memory_is_bounded_whatever_the_number_of_files", limits.memory),
             ("the_store_is_sound_afterwards", limits.sound),
         ):
             results.run(claim, test)
