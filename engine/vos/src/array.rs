@@ -497,6 +497,11 @@ fn inline_bytes(
     spans: &[Span],
     piece: Option<(Span, &[u8])>,
 ) -> Vec<u8> {
+    if let (Some((span, piece)), [only]) = (piece, spans)
+        && span == *only
+    {
+        return piece.to_vec(); // Nothing of the old bytes is left.
+    }
     let mut block = [0; BLOCK_BYTES];
     let mut at = 0;
     for span in old {
@@ -507,7 +512,9 @@ fn inline_bytes(
     if let Some((span, piece)) = piece {
         block[span.start as usize..span.end as usize].copy_from_slice(piece);
     }
-    spans.iter().flat_map(|s| block[s.start as usize..s.end as usize].iter().copied()).collect()
+    let mut bytes = Vec::with_capacity(spans.iter().map(|span| span.bytes()).sum());
+    spans.iter().for_each(|s| bytes.extend_from_slice(&block[s.start as usize..s.end as usize]));
+    bytes
 }
 
 /// `span` on top of `spans`.

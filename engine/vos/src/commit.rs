@@ -115,7 +115,7 @@ impl<'t, 'a> Commit<'t, 'a> {
             let stored_bytes = add(old.stored_bytes, stored_bytes);
             let new = ObjectHeader { data_epoch, stored_bytes };
             if new != old {
-                object.set_header(self.tx, new)?;
+                object.change_header(self.tx, new)?;
             }
         }
         if self.objects != 0 || self.stored_bytes != 0 {
@@ -282,10 +282,10 @@ impl Ground for Commit<'_, '_> {
             }
             header
         } else {
-            self.detached = true;
             match there.detach(self.tx, self.roots.reclaim, PAIRS_MAX)? {
                 Detached::Absent => return Ok(()),
-                Detached::Gone { header, pairs } => {
+                Detached::Gone { header, pairs, is_whole } => {
+                    self.detached |= !is_whole;
                     self.hide_pairs(object, pairs)?;
                     header
                 }

@@ -12,7 +12,7 @@ use crate::kv::Kv;
 use crate::pages::Abort;
 use crate::pieces::{self, Piece};
 use crate::punch::akey_exists;
-use crate::record::{Body, Record, Single, dkey_of, inline_single_of};
+use crate::record::{Body, Record, Single, dkey_of, inline_run_of, inline_single_of};
 
 /// Whether a condition holds, or what has to be read from the device to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,9 @@ fn array_equals(
     bytes: &[u8],
 ) -> Result<Verdict, Abort> {
     let (start, end) = (offset, offset + bytes.len() as u64);
+    if let Some(known) = inline_equals(kv, prefix, offset, bytes)? {
+        return Ok(Verdict::Known(known));
+    }
     let mut written = 0;
     kv.scan_back(Some(&prefix.array(end)), &mut |key, value| {
         let Some(Part::Extent(at)) = prefix.part(key) else { return ControlFlow::Break(()) };
@@ -108,6 +111,25 @@ fn array_equals(
     }
     let pieces = pieces::pieces(kv, prefix, start, end - start)?;
     Ok(Verdict::Read { len: bytes.len(), pieces })
+}
+
+/// The answer if the bytes lie in one piece in the record of the array's first block, as those of an inode do: known from metadata
+/// alone, it needs no plan. `None`: look further.
+fn inline_equals(
+    kv: &dyn Kv,
+    prefix: &AkeyPrefix,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<Option<bool>, Abort> {
+    let mut known = None;
+    kv.with(&prefix.array(0), &mut |value| {
+        let inside = inline_run_of(value).and_then(|(start, run)| {
+            let from = usize::try_from(offset).ok()?.checked_sub(start)?;
+            run.get(from..from.checked_add(bytes.len())?)
+        });
+        known = inside.map(|stored| stored == bytes);
+    })?;
+    Ok(known)
 }
 
 fn is_empty(ground: &dyn Ground, object: ObjectId, except: &[Dkey]) -> Result<bool, Abort> {

@@ -49,11 +49,11 @@ pub(crate) trait Ground {
         }
     }
 
-    /// Where a dkey is or goes; a new one gets its record.
-    fn place_or_new(&mut self, object: ObjectId, dkey: &Dkey) -> Result<Place, Abort> {
+    /// Where a dkey is or goes; a new one gets its record. True: nothing is there yet.
+    fn place_or_new(&mut self, object: ObjectId, dkey: &Dkey) -> Result<(Place, bool), Abort> {
         let ordering = Ordering::of(object)?;
         if let Some(place) = key::place_of(ordering, dkey)? {
-            return Ok(place);
+            return Ok((place, !self.has_record(object)?));
         }
         let (place, is_new) = key::find_or_allot(&*self.kv(object)?, self.hash(), ordering, dkey)?;
         if is_new {
@@ -61,7 +61,7 @@ pub(crate) trait Ground {
             let puts = vec![(place.dkey_record(), record)];
             self.apply(object, Edit { puts, ..Edit::default() })?;
         }
-        Ok(place)
+        Ok((place, is_new))
     }
 
     /// A dkey whose last value has gone goes, too.

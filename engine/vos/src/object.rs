@@ -207,6 +207,15 @@ impl Object {
         header: ObjectHeader,
     ) -> Result<(), Abort> {
         self.create(pages)?;
+        self.change_header(pages, header)
+    }
+
+    /// Writes what differs in the header of an object that is there.
+    pub(crate) fn change_header<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        header: ObjectHeader,
+    ) -> Result<(), Abort> {
         let bytes = header.to_bytes();
         self.table.tree.splice(pages, self.key.as_bytes(), HEADER_AT, bytes.len(), &bytes)
     }
@@ -243,20 +252,20 @@ impl Object {
             return Ok(Detached::Absent);
         };
         let header = record.header;
-        let pairs = match record.body {
-            Body::Flat(run) if flat::count(run) <= pairs_max => flat::pairs(run),
+        let (pairs, is_whole) = match record.body {
+            Body::Flat(run) if flat::count(run) <= pairs_max => (flat::pairs(run), true),
             Body::Flat(run) => {
                 let run = run.to_vec();
                 reclaim.add_run(pages, Contents::Object, &run)?;
-                Vec::new()
+                (Vec::new(), false)
             }
             Body::Tree(tree) => {
                 reclaim.add_trees(pages, Contents::Object, &[tree])?;
-                Vec::new()
+                (Vec::new(), false)
             }
         };
         self.forget(pages)?;
-        Ok(Detached::Gone { header, pairs })
+        Ok(Detached::Gone { header, pairs, is_whole })
     }
 
     /// Moves everything with `from <= key < to`, however much it is, to the reclaim list.
@@ -363,10 +372,7 @@ impl Object {
         let run = match self.record(pages)? {
             Some(Record { body: Body::Tree(tree), .. }) => return tree.put(pages, key, value),
             Some(Record { body: Body::Flat(run), .. }) => run,
-            None => {
-                self.create(pages)?;
-                return self.put(pages, key, value);
-            }
+            None => return self.put_first(pages, key, value),
         };
         let splice = flat::put(run, key, value);
         let record_len = BODY_AT + run.len() - splice.removed + splice.inserted.len();
@@ -375,6 +381,24 @@ impl Object {
             return self.splice(pages, &splice);
         }
         self.promote(pages)?.put(pages, key, value)
+    }
+
+    /// Makes the object with its first pair.
+    fn put_first<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), Abort> {
+        let Splice { inserted, .. } = flat::put(b"", key, value);
+        if BODY_AT + inserted.len() > RECORD_MAX {
+            self.create(pages)?;
+            return self.put(pages, key, value);
+        }
+        let mut record = Vec::with_capacity(BODY_AT + inserted.len());
+        record.resize(BODY_AT, FLAT);
+        record.extend_from_slice(&inserted);
+        self.table.tree.put(pages, self.key.as_bytes(), &record)
     }
 
     /// Makes a flat object a tree.
@@ -402,10 +426,11 @@ pub(crate) enum Taken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detached {
     Absent,
-    /// `pairs`: what the caller has to give back itself.
+    /// `pairs`: what the caller has to give back itself; `is_whole`: that is all, nothing is on the reclaim list.
     Gone {
         header: ObjectHeader,
         pairs: Vec<Pair>,
+        is_whole: bool,
     },
 }
 
@@ -470,6 +495,9 @@ impl<P: PagesMut + ?Sized> KvMut for ObjectEdit<'_, P> {
     }
 
     fn remove(&mut self, key: &[u8]) -> Result<bool, Abort> {
+        if let Some(Body::Tree(tree)) = self.object.record(self.pages)?.map(|record| record.body) {
+            return tree.remove(self.pages, key);
+        }
         let after = [key, &[0]].concat();
         Ok(!self.remove_range(key, Some(&after), 1)?.is_empty())
     }

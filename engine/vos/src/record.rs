@@ -37,6 +37,8 @@ const INLINE: u8 = 3;
 const BLOCKS: u8 = 4;
 const UNWRITTEN: u8 = 5;
 const PIECES: u8 = 6;
+/// In the start of a stored span.
+const WRITTEN: u16 = 0x8000;
 
 /// A run of neighbouring blocks of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +234,29 @@ pub(crate) fn inline_single_of(value: &[u8]) -> Option<&[u8]> {
     (*value.get(8)? == SINGLE_INLINE).then(|| &value[HEADER_BYTES..])
 }
 
+/// Where in its block an encoded inline extent of one span begins, and its bytes.
+pub(crate) fn inline_run_of(value: &[u8]) -> Option<(usize, &[u8])> {
+    let [INLINE, 1, start_low, start_high, end_low, end_high, bytes @ ..] = value.get(8..)? else {
+        return None;
+    };
+    let start = u16::from_le_bytes([*start_low, *start_high]);
+    let (start, is_written) = (usize::from(start & !WRITTEN), start & WRITTEN != 0);
+    let end = usize::from(u16::from_le_bytes([*end_low, *end_high]));
+    (is_written && end.checked_sub(start) == Some(bytes.len())).then_some((start, bytes))
+}
+
+/// An inline extent of one span that begins at `start` of its block.
+pub(crate) fn inline_run_record(epoch: Epoch, start: usize, bytes: &[u8]) -> Vec<u8> {
+    assert!(bytes.len() <= INLINE_BYTES_MAX && start + bytes.len() <= BLOCK_BYTES);
+    let mut out = header(epoch, INLINE, 1 + 4 + bytes.len());
+    put_spans(
+        &mut out,
+        &[Span { start: start as u16, end: (start + bytes.len()) as u16, written: true }],
+    );
+    out.extend_from_slice(bytes);
+    out
+}
+
 pub(crate) fn dkey_record(epoch: Epoch, dkey: &[u8]) -> Vec<u8> {
     let mut out = header(epoch, DKEY, dkey.len());
     out.extend_from_slice(dkey);
@@ -346,7 +371,7 @@ fn put_spans(out: &mut Vec<u8>, spans: &[Span]) {
     assert!((1..=SPANS_MAX).contains(&spans.len()), "a block has 1 to SPANS_MAX spans");
     out.push(spans.len() as u8);
     for span in spans {
-        let kind = if span.written { 0x8000 } else { 0 };
+        let kind = if span.written { WRITTEN } else { 0 };
         out.extend_from_slice(&(span.start | kind).to_le_bytes());
         out.extend_from_slice(&span.end.to_le_bytes());
     }
@@ -377,7 +402,7 @@ fn take_spans(bytes: &[u8]) -> Option<(Vec<Span>, &[u8])> {
     for chunk in head.as_chunks::<4>().0 {
         let start = u16::from_le_bytes([chunk[0], chunk[1]]);
         let end = u16::from_le_bytes([chunk[2], chunk[3]]);
-        let span = Span { start: start & 0x7fff, end, written: start & 0x8000 != 0 };
+        let span = Span { start: start & !WRITTEN, end, written: start & WRITTEN != 0 };
         if span.start < last || span.end <= span.start || span.end as usize > BLOCK_BYTES {
             return None;
         }
@@ -429,6 +454,26 @@ mod tests {
             assert_eq!(Record::decode(&bytes), Some(record));
             assert_eq!(epoch_of(&bytes), Some(Epoch(42)));
         }
+    }
+
+    #[test]
+    fn inline_runs_are_what_decoding_says() {
+        for body in samples() {
+            let value = Record { epoch: Epoch(7), body: body.clone() }.encode();
+            let expected = match &body {
+                Body::Extent(ExtentBody::Inline { spans, bytes }) if spans.len() == 1 => {
+                    Some((usize::from(spans[0].start), bytes.as_slice()))
+                }
+                _ => None,
+            };
+            assert_eq!(inline_run_of(&value), expected, "{body:?}");
+            if let Some((start, bytes)) = expected {
+                assert_eq!(inline_run_record(Epoch(7), start, bytes), value);
+            }
+        }
+        let run = inline_run_record(Epoch(7), 5, b"abc");
+        assert_eq!(inline_run_of(&run), Some((5, &b"abc"[..])));
+        assert!((0..run.len()).all(|len| inline_run_of(&run[..len]).is_none()));
     }
 
     #[test]

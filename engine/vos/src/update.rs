@@ -10,7 +10,8 @@ use crate::kv::Kv;
 use crate::pages::Abort;
 use crate::punch::{EXTENTS_MAX, detach_inside};
 use crate::record::{
-    BLOCK, Body, INLINE_BYTES_MAX, Record, Run, Single, epoch_of, inline_single_of, single_record,
+    BLOCK, Body, INLINE_BYTES_MAX, Record, Run, Single, epoch_of, inline_run_of, inline_run_record,
+    inline_single_of, single_record,
 };
 use crate::supply::{Need, Supply};
 
@@ -21,8 +22,9 @@ pub(crate) fn update_single(
     key: &KeyRef,
     value: &[u8],
 ) -> Result<(), Abort> {
-    let prefix = ground.place_or_new(key.object, &key.dkey)?.akey(&key.akey);
-    let old = single_value(&*ground.kv(key.object)?, &prefix)?;
+    let (place, is_new) = ground.place_or_new(key.object, &key.dkey)?;
+    let prefix = place.akey(&key.akey);
+    let old = if is_new { None } else { single_value(&*ground.kv(key.object)?, &prefix)? };
     let epoch = ground.moment().epoch;
     let (record, stored) = if value.len() <= INLINE_BYTES_MAX {
         (single_record(epoch, value), value.len() as i64)
@@ -40,8 +42,9 @@ pub(crate) fn update_single(
 
 /// Adds to a little-endian `i64`.
 pub(crate) fn add(ground: &mut dyn Ground, key: &KeyRef, delta: i64) -> Result<(), Abort> {
-    let prefix = ground.place_or_new(key.object, &key.dkey)?.akey(&key.akey);
-    let old = single_value(&*ground.kv(key.object)?, &prefix)?;
+    let (place, is_new) = ground.place_or_new(key.object, &key.dkey)?;
+    let prefix = place.akey(&key.akey);
+    let old = if is_new { None } else { single_value(&*ground.kv(key.object)?, &prefix)? };
     let before = match &old {
         None => 0,
         Some(value) => {
@@ -64,7 +67,11 @@ pub(crate) fn update_array(
     offset: u64,
     data: &[u8],
 ) -> Result<(), Abort> {
-    let prefix = ground.place_or_new(key.object, &key.dkey)?.akey(&key.akey);
+    let (place, is_new) = ground.place_or_new(key.object, &key.dkey)?;
+    let prefix = place.akey(&key.akey);
+    if write_inline(ground, key, &prefix, is_new, (offset, data))? {
+        return ground.touch(key.object);
+    }
     let end = offset + data.len() as u64;
     let (from, to) = (offset / BLOCK, end.div_ceil(BLOCK));
     if to - from > EXTENTS_MAX as u64
@@ -79,6 +86,38 @@ pub(crate) fn update_array(
     ground.touch(key.object)
 }
 
+/// A short write to where nothing is, or over all of what is inline there and no snapshot sees: its record is put, and nothing of the
+/// array needs to be looked at. False: it is not so easy.
+fn write_inline(
+    ground: &mut dyn Ground,
+    key: &KeyRef,
+    prefix: &AkeyPrefix,
+    is_new: bool,
+    (offset, data): (u64, &[u8]),
+) -> Result<bool, Abort> {
+    let (now, start) = (ground.moment(), (offset % BLOCK) as usize);
+    let end = start + data.len();
+    if data.is_empty() || data.len() > INLINE_BYTES_MAX || end > BLOCK_BYTES {
+        return Ok(false);
+    }
+    let at = prefix.array(offset - start as u64);
+    let mut stored_bytes = data.len() as i64;
+    if !is_new {
+        let mut replaced = None;
+        ground.kv(key.object)?.with(&at, &mut |value| {
+            let covered = inline_run_of(value)
+                .filter(|(from, old)| start <= *from && from + old.len() <= end)
+                .filter(|_| epoch_of(value).is_some_and(|epoch| !now.is_kept(epoch)));
+            replaced = covered.map(|(_, old)| old.len() as i64);
+        })?;
+        let Some(replaced) = replaced else { return Ok(false) };
+        stored_bytes -= replaced;
+    }
+    let puts = vec![(at, inline_run_record(now.epoch, start, data))];
+    ground.apply(key.object, Edit { puts, stored_bytes, ..Edit::default() })?;
+    Ok(true)
+}
+
 /// Makes holes of a range allocated.
 pub(crate) fn allocate(
     ground: &mut dyn Ground,
@@ -86,7 +125,7 @@ pub(crate) fn allocate(
     key: &KeyRef,
     (offset, len): (u64, u64),
 ) -> Result<(), Abort> {
-    let prefix = ground.place_or_new(key.object, &key.dkey)?.akey(&key.akey);
+    let prefix = ground.place_or_new(key.object, &key.dkey)?.0.akey(&key.akey);
     let range = (op, offset, offset + len);
     change(ground, key, |kv, supply, now| {
         array::allocate(kv, now, &prefix, range, supply).map(Some)

@@ -179,7 +179,9 @@ impl Tree {
         };
         let (leaf, _) = path[path.len() - 1];
         node::remove(pages, leaf, index..index + 1)?;
-        self.rebalance(pages, key)?;
+        if path.len() > 1 && Node::read(pages, leaf)?.used() < UNDERFULL {
+            self.rebalance(pages, key)?;
+        }
         Ok(true)
     }
 
@@ -402,7 +404,8 @@ impl Tree {
             return Ok(false);
         }
         node::splice(pages, leaf, index, at, removed, inserted)?;
-        if inserted.len() < removed {
+        if inserted.len() < removed && path.len() > 1 && Node::read(pages, leaf)?.used() < UNDERFULL
+        {
             self.rebalance(pages, key)?;
         }
         Ok(true)
