@@ -92,6 +92,12 @@ impl<Q: Send + 'static, A: Send + 'static> Service<Q, A> {
     pub async fn recv(&mut self) -> Option<(Q, Responder<A>)> {
         self.inbox.recv().await.map(|envelope| (envelope.request, envelope.responder))
     }
+
+    /// No request waits to be received.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inbox.is_empty()
+    }
 }
 
 /// What is owed for one request. Dropped, it answers [`Error::Stopped`].

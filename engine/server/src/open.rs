@@ -31,6 +31,10 @@ impl Backend for Rc<Vos> {
     async fn stop(&self) -> daos_types::Result<()> {
         Vos::stop(self).await
     }
+
+    fn set_alone(&self, alone: bool) {
+        self.store().set_alone(alone);
+    }
 }
 
 pub(crate) async fn open(handle: Handle, config: EngineConfig, place: Place) -> Result<Rc<Vos>> {

@@ -5,14 +5,16 @@
 //! 2. `Check` runs alone: it waits for what is in flight and what follows waits for it.
 //! 3. Stop answers what is in flight, refuses what is queued with `Stopped`, then stops the store.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use daos_fabric::{Caller, Responder, Service, inproc};
 use daos_types::rpc::{Reply, Request};
 use daos_types::{Error, Result};
-use daos_xstream::sync::Semaphore;
+use daos_xstream::sync::{Permit, Semaphore};
 use daos_xstream::{Handle, JoinHandle, Stage, Trace, Traced, Xstream, XstreamConfig, oneshot};
 use futures_lite::future;
 
@@ -26,6 +28,8 @@ pub trait Backend: 'static {
     fn handle(&self, request: Request) -> impl Future<Output = Result<Reply>>;
     /// Leaves everything on stable media. Nothing is asked afterwards.
     fn stop(&self) -> impl Future<Output = Result<()>>;
+    /// While `alone`, no other request is ready to run: there is nothing to gain from waiting for others.
+    fn set_alone(&self, _alone: bool) {}
 }
 
 /// A running target, seen from other threads.
@@ -161,26 +165,47 @@ impl<B: Backend> Server<B> {
     /// Takes in one request; false when nobody is left who could ask.
     async fn next(&self, service: &mut Service) -> bool {
         let Some((request, responder)) = service.recv().await else { return false };
-        self.admit(request, responder).await;
-        true
-    }
-
-    async fn admit(&self, request: Request, responder: Responder) {
         let trace = Trace::begin(Stage::Admit);
         let share = if matches!(request, Request::Check { .. }) { REQUESTS_MAX } else { 1 };
         let permit = self.room.acquire(share).await;
+        let alone = service.is_empty() && self.handle.is_idle();
+        let mut serving = Box::pin(self.serve(request, responder, trace, permit));
+        // A request that comes alone is mostly answered in its first poll: no task, no wake, no second poll.
+        if alone && self.poll_alone(serving.as_mut()).await {
+            // Others, and whoever wants the turn, come before the next one.
+            self.handle.yield_now().await;
+        } else {
+            self.handle.spawn(serving);
+        }
+        true
+    }
+
+    /// Polls once; true if it is answered.
+    async fn poll_alone(&self, mut serving: Pin<&mut impl Future<Output = ()>>) -> bool {
+        poll_fn(|context| {
+            self.backend.set_alone(true);
+            let polled = serving.as_mut().poll(context);
+            self.backend.set_alone(false);
+            Poll::Ready(polled.is_ready())
+        })
+        .await
+    }
+
+    fn serve(
+        &self,
+        request: Request,
+        responder: Responder,
+        trace: Trace,
+        permit: Permit,
+    ) -> impl Future<Output = ()> + 'static {
         let (backend, stats) = (self.backend.clone(), self.stats.clone());
-        self.handle.spawn(async move {
+        async move {
             let kind = kind(&request);
-            let served = Traced::new(trace, async move {
-                Stage::Reserve.enter();
-                backend.handle(request).await
-            });
-            let (answer, trace) = served.await;
+            let (answer, trace) = Traced::new(trace, backend.handle(request)).await;
             stats.record(kind, answer.is_err(), trace);
             drop(permit);
             responder.answer(answer);
-        });
+        }
     }
 }
 

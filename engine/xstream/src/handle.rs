@@ -93,6 +93,13 @@ impl Handle {
         assert!(before.is_none(), "a guest makes one call");
     }
 
+    /// No other task is ready to run, as far as is known without looking. Under simulation the seed may say that one is: what is
+    /// done at once when idle is then done in either way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.0.ready_count() == 0 && !(self.0.simulated && self.random_u64() % 2 == 0)
+    }
+
     /// Whether time and order come from a seed.
     #[must_use]
     pub fn simulated(&self) -> bool {

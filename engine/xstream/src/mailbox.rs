@@ -182,6 +182,12 @@ impl<T> Inbox<T> {
         value
     }
 
+    /// No value is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shared.lock().values.is_empty()
+    }
+
     /// The next value; `None` once every [`Mailbox`] is gone and all values are taken.
     pub async fn recv(&mut self) -> Option<T> {
         poll_fn(|context| {

@@ -3,6 +3,8 @@
 //! Whoever serves a request wraps it in [`Traced`]; code below says [`Stage::enter`] where the next stage begins, without
 //! knowing who is asking. Outside of a `Traced` future that does nothing.
 
+#![allow(unsafe_code)]
+
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
@@ -46,7 +48,9 @@ impl Stage {
     pub fn enter(self) {
         CURRENT.with(|current| {
             if let Some(mut trace) = current.take() {
-                trace.turn_to(self);
+                if trace.stage != self {
+                    trace.turn_to(self);
+                }
                 current.set(Some(trace));
             }
         });
@@ -88,26 +92,32 @@ impl Trace {
 
 /// Runs a future under a trace, and returns the trace with the result.
 pub struct Traced<F> {
-    future: Pin<Box<F>>,
+    future: F,
     trace: Option<Trace>,
 }
 
 impl<F: Future> Traced<F> {
     pub fn new(trace: Trace, future: F) -> Self {
-        Self { future: Box::pin(future), trace: Some(trace) }
+        Self { future, trace: Some(trace) }
     }
 }
 
 impl<F: Future> Future for Traced<F> {
     type Output = (F::Output, Trace);
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: `future` is pinned with its `Traced`: nothing here moves it, there is no `Drop` and no other way to it. `trace` is
+        // not pinned, and `Traced` is `Unpin` only where `F` is.
+        let (future, trace) = unsafe {
+            let this = self.get_unchecked_mut();
+            (Pin::new_unchecked(&mut this.future), &mut this.trace)
+        };
         // One traced future may poll another: the outer's trace comes back at the end.
-        let outer = CURRENT.replace(self.trace.take());
-        let polled = self.future.as_mut().poll(context);
-        self.trace = CURRENT.replace(outer);
+        let outer = CURRENT.replace(trace.take());
+        let polled = future.poll(context);
+        *trace = CURRENT.replace(outer);
         let output = ready!(polled);
-        Poll::Ready((output, self.trace.take().expect("a poll gives back the trace that it got")))
+        Poll::Ready((output, trace.take().expect("a poll gives back the trace that it got")))
     }
 }
 

@@ -91,6 +91,8 @@ pub(super) struct Inner {
     /// Times that the host gave something.
     grants: Cell<u64>,
     pub(super) submit_kick: Notify,
+    /// Nobody is there to share a log block with: records are submitted by whoever made them.
+    alone: Cell<bool>,
     pub(super) flush_kick: Notify,
     pub(super) clean_kick: Notify,
     tick_kick: Notify,
@@ -151,7 +153,12 @@ impl Store {
         loop {
             inner.admit(&pins).await?;
             let abort = match inner.run(options, &mut f) {
-                Ok(committed) => return Ok(committed),
+                Ok(committed) => {
+                    if inner.alone.get() {
+                        inner.submit();
+                    }
+                    return Ok(committed);
+                }
                 Err(abort) => abort,
             };
             match abort {
@@ -224,6 +231,12 @@ impl Store {
     pub async fn force(&self) -> Result<()> {
         let newest = self.inner.state.borrow().marks.newest;
         self.inner.force_to(newest).await
+    }
+
+    /// While `alone`, the record of a transaction is submitted as soon as it is made. Else that waits until everything that is
+    /// ready has run, so that records share blocks.
+    pub fn set_alone(&self, alone: bool) {
+        self.inner.alone.set(alone);
     }
 
     /// Newest transaction.
@@ -472,6 +485,7 @@ impl Inner {
             reservations: Cell::new(0),
             grants: Cell::new(0),
             submit_kick: Notify::new(),
+            alone: Cell::new(false),
             flush_kick: Notify::new(),
             clean_kick: Notify::new(),
             tick_kick: Notify::new(),
@@ -542,7 +556,9 @@ impl Inner {
             Ok((value, Outcome { lsn, changed })) => {
                 drop(state);
                 if changed {
-                    self.submit_kick.notify_all();
+                    if !self.alone.get() {
+                        self.submit_kick.notify_all();
+                    }
                     self.tick_kick.notify_all();
                 }
                 Ok(Committed { value, epoch, lsn })
