@@ -16,8 +16,9 @@ use std::ops::ControlFlow;
 
 use daos_types::rpc::ARRAY_OFFSET_MAX;
 use daos_types::{BLOCK_BYTES, Csum, Epoch, Error};
+use smallvec::SmallVec;
 
-use crate::key::{AkeyPrefix, Part};
+use crate::key::{AkeyPrefix, KeyBuf, Part};
 use crate::kv::Kv;
 use crate::pages::Abort;
 use crate::record::{
@@ -75,10 +76,10 @@ impl Extent {
 /// What a change does to the newest view.
 #[derive(Debug, Default)]
 pub(crate) struct Edit {
-    pub removes: Vec<Vec<u8>>,
-    pub puts: Vec<(Vec<u8>, Vec<u8>)>,
+    pub removes: Vec<KeyBuf>,
+    pub puts: SmallVec<[(KeyBuf, Vec<u8>); 1]>,
     /// Key and record of what is no longer in the newest view.
-    pub hidden: Vec<(Vec<u8>, Record)>,
+    pub hidden: Vec<(KeyBuf, Record)>,
     /// Change of the object's stored bytes.
     pub stored_bytes: i64,
 }

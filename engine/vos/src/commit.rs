@@ -6,15 +6,16 @@
 //!    of this one names their checksums, so they must not be given out before it is past replay.
 //! 3. Object headers and container counters are written once, at the end.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use daos_types::{BLOCK_BYTES, ContainerId, Epoch, Error, ObjectId};
 use smallvec::SmallVec;
 
 use crate::array::{Edit, Moment};
+use crate::btree::Tree;
 use crate::container::ContainerRecord;
 use crate::flat;
-use crate::ground::{Ground, STRANGE};
+use crate::ground::{Ground, Places, STRANGE};
 use crate::history::{ObjectPrefix, encode_state, hidden};
 use crate::key::DkeyHash;
 use crate::kv::{Kv, KvMut, Pair};
@@ -58,6 +59,8 @@ pub(crate) struct Commit<'t, 'a> {
     answered: Cell<usize>,
     stale: &'t Cell<bool>,
     changed: SmallVec<[Changed; 4]>,
+    places: Places,
+    trees: RefCell<SmallVec<[(ObjectId, Tree); 4]>>,
     objects: i64,
     stored_bytes: i64,
     freed: Vec<Run>,
@@ -88,6 +91,8 @@ impl<'t, 'a> Commit<'t, 'a> {
             answered: Cell::new(0),
             stale,
             changed: SmallVec::new(),
+            places: Places::default(),
+            trees: RefCell::default(),
             objects: 0,
             stored_bytes: 0,
             freed: Vec::new(),
@@ -134,6 +139,12 @@ impl<'t, 'a> Commit<'t, 'a> {
         let over = is_over(quota.inodes, objects, self.objects)
             || is_over(quota.bytes, stored_bytes, self.stored_bytes);
         if over && self.claim == Claim::Grow { Err(Error::Quota.into()) } else { Ok(()) }
+    }
+
+    /// The tree of an object that is known to be one: it stays one, with the same root.
+    fn tree_of(&self, object: ObjectId) -> Option<Tree> {
+        let trees = self.trees.borrow();
+        trees.iter().find(|(of, _)| *of == object).map(|(_, tree)| *tree)
     }
 
     fn object(&self, object: ObjectId) -> Object {
@@ -231,25 +242,34 @@ impl Ground for Commit<'_, '_> {
         self.hash
     }
 
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
     fn kv(&self, object: ObjectId) -> Result<Box<dyn Kv + '_>, Abort> {
-        Ok(Box::new(self.object(object).view(&*self.tx)?))
+        if let Some(tree) = self.tree_of(object) {
+            return Ok(Box::new(tree.view(&*self.tx)));
+        }
+        let view = self.object(object).view(&*self.tx)?;
+        if let Some(tree) = view.tree() {
+            self.trees.borrow_mut().push((object, tree));
+        }
+        Ok(Box::new(view))
     }
 
     fn has_record(&self, object: ObjectId) -> Result<bool, Abort> {
-        Ok(self.object(object).header(&*self.tx)?.is_some())
+        Ok(self.tree_of(object).is_some() || self.object(object).header(&*self.tx)?.is_some())
     }
 
     fn apply(&mut self, object: ObjectId, edit: Edit) -> Result<(), Abort> {
+        self.places.applied(object, &edit);
         if !edit.puts.is_empty() && !self.has_record(object)? {
             self.keep_state(object)?;
             self.objects += 1;
         }
-        let mut map = self.object(object).edit(self.tx);
-        for key in &edit.removes {
-            map.remove(key)?;
-        }
-        for (key, value) in &edit.puts {
-            map.put(key, value)?;
+        match self.tree_of(object) {
+            Some(tree) => carry_out(&mut tree.edit(self.tx), &edit)?,
+            None => carry_out(&mut self.object(object).edit(self.tx), &edit)?,
         }
         for (key, record) in edit.hidden {
             self.hide(object, &key, record)?;
@@ -269,6 +289,8 @@ impl Ground for Commit<'_, '_> {
     }
 
     fn remove_object(&mut self, object: ObjectId) -> Result<(), Abort> {
+        self.places.forget(object);
+        self.trees.get_mut().retain(|(of, _)| *of != object);
         self.keep_state(object)?;
         let there = self.object(object);
         let header = if self.has_snapshots() {
@@ -299,6 +321,7 @@ impl Ground for Commit<'_, '_> {
     }
 
     fn detach(&mut self, object: ObjectId, from: &[u8], to: Option<&[u8]>) -> Result<(), Abort> {
+        self.places.forget(object);
         let need = Need::Count { object, from: from.to_vec(), to: to.map(<[u8]>::to_vec) };
         let index = self.answered.get();
         self.supply(need)?;
@@ -327,6 +350,14 @@ impl Ground for Commit<'_, '_> {
         self.answered.set(index + 1);
         Ok(self.prepared.answers[index].clone())
     }
+}
+
+/// Removes and puts what an edit says.
+fn carry_out(map: &mut impl KvMut, edit: &Edit) -> Result<(), Abort> {
+    for key in &edit.removes {
+        map.remove(key)?;
+    }
+    edit.puts.iter().try_for_each(|(key, value)| map.put(key, value))
 }
 
 /// A counter, changed. It never falls below what is counted.

@@ -7,7 +7,7 @@ use daos_types::{Akey, Dkey, Error, ObjectId};
 
 use crate::array;
 use crate::ground::{Ground, STRANGE};
-use crate::key::{self, AkeyPrefix, Ordering, Part, Place};
+use crate::key::{self, AkeyPrefix, KeyBuf, Ordering, Part, Place};
 use crate::kv::Kv;
 use crate::pages::Abort;
 use crate::pieces::{self, Piece};
@@ -139,7 +139,7 @@ fn is_empty(ground: &dyn Ground, object: ObjectId, except: &[Dkey]) -> Result<bo
         places.extend(ground.place(object, dkey)?);
     }
     let kv = ground.kv(object)?;
-    let mut from = vec![0];
+    let mut from = KeyBuf::from_slice(&[0]);
     // Every dkey that is met is an exception or the answer, so this ends after a few steps.
     loop {
         let Some(place) = next_place(&*kv, ordering, &from)? else { return Ok(true) };
@@ -158,7 +158,7 @@ pub(crate) fn next_place(
 ) -> Result<Option<Place>, Abort> {
     let mut place = None;
     kv.scan(from, &mut |key, _| {
-        place = key::parse(ordering, key).map(|parsed| Place(parsed.place.to_vec()));
+        place = key::parse(ordering, key).map(|parsed| Place(KeyBuf::from_slice(parsed.place)));
         ControlFlow::Break(())
     })?;
     Ok(place)
@@ -166,7 +166,7 @@ pub(crate) fn next_place(
 
 /// The greatest dkey with written bytes under `akey` and their end there, of an object with `u64` dkeys.
 pub(crate) fn array_end(kv: &dyn Kv, akey: &Akey) -> Result<(u64, u64), Abort> {
-    let mut below: Option<Vec<u8>> = None;
+    let mut below: Option<KeyBuf> = None;
     loop {
         let mut last = None;
         kv.scan_back(below.as_deref(), &mut |key, _| {
@@ -189,7 +189,7 @@ pub(crate) fn dkey_at(
     place: &Place,
 ) -> Result<Option<Dkey>, Abort> {
     match ordering {
-        Ordering::Number => Ok(Some(place.0.clone().into())),
+        Ordering::Number => Ok(Some(place.0.to_vec().into())),
         Ordering::Lexical => Ok(key::unescape(&place.0).map(Dkey::from)),
         Ordering::Hash => {
             let mut dkey = None;

@@ -160,7 +160,7 @@ impl ObjectAt<'_> {
         let mut step_bytes = 0;
         let mut from = page.from(&asked.after, ordering);
         while let Some(place) = next_place(self.kv, ordering, &from)? {
-            from = place.end();
+            from = place.end().into_vec();
             let dkey = dkey_at(self.kv, ordering, &place)?.ok_or(STRANGE)?;
             if !key::dkey_exists(self.kv, &place)? {
                 continue;
@@ -214,7 +214,7 @@ impl ObjectAt<'_> {
     fn first_extent(&self, asked: &Extents) -> Result<Vec<u8>, Abort> {
         let prefix = Place::of_number(asked.dkey).akey(&asked.akey);
         let offset = asked.offset.min(daos_types::rpc::ARRAY_OFFSET_MAX);
-        let mut first = Place::of_number(asked.dkey).akeys();
+        let mut first = Place::of_number(asked.dkey).akeys().into_vec();
         self.kv.scan_back(Some(&prefix.array(offset + 1)), &mut |key, _| {
             if let Some(Part::Extent(_)) = prefix.part(key) {
                 first = key.to_vec();
@@ -252,8 +252,8 @@ impl Page {
     fn from(&self, after: &Cursor, ordering: Ordering) -> Vec<u8> {
         let after = self.entries.last().map_or(after, |entry| &entry.cursor);
         match (after, ordering) {
-            (Cursor::Number(number), _) => Place::of_number(*number).end(),
-            (Cursor::Key(key), Ordering::Lexical) => Place::of_lexical(key).end(),
+            (Cursor::Number(number), _) => Place::of_number(*number).end().into_vec(),
+            (Cursor::Key(key), Ordering::Lexical) => Place::of_lexical(key).end().into_vec(),
             _ => vec![0],
         }
     }
@@ -336,7 +336,7 @@ fn next_akey(
     let mut found = None;
     kv.scan_up_to(from, &place.end(), &mut |key, _| {
         if let Some(parsed) = parse(ordering, key)
-            && parsed.place == place.0
+            && *parsed.place == *place.0
             && let Some((akey, _)) = parsed.akey
         {
             found = Some(Akey::from(akey));

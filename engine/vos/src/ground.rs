@@ -2,10 +2,13 @@
 //!
 //! Two implementations: a plan (drafts over a view; nothing is stored) and a transaction.
 
+use std::cell::RefCell;
+
 use daos_types::{Dkey, Epoch, Error, ObjectId};
+use smallvec::{SmallVec, smallvec};
 
 use crate::array::{Edit, Moment};
-use crate::key::{self, DkeyHash, Ordering, Place};
+use crate::key::{self, DkeyHash, KeyBuf, Ordering, Place, Probe};
 use crate::kv::Kv;
 use crate::pages::Abort;
 use crate::record::{Record, dkey_record};
@@ -18,6 +21,9 @@ const REMOVE_BYTES_MAX: usize = 48 << 10;
 pub(crate) trait Ground {
     fn moment(&self) -> Moment;
     fn hash(&self) -> DkeyHash;
+
+    /// Where dkeys were found so far. Every change of an object's keys is told to it.
+    fn places(&self) -> &Places;
 
     /// The object's map; an empty one when there is no object.
     fn kv(&self, object: ObjectId) -> Result<Box<dyn Kv + '_>, Abort>;
@@ -45,8 +51,18 @@ pub(crate) trait Ground {
         let ordering = Ordering::of(object)?;
         match key::place_of(ordering, dkey)? {
             Some(place) => Ok(Some(place)),
-            None => key::find(&*self.kv(object)?, self.hash(), ordering, dkey),
+            None => Ok(self.probe(object, dkey)?.place()),
         }
+    }
+
+    /// Looks for a hashed dkey, once.
+    fn probe(&self, object: ObjectId, dkey: &Dkey) -> Result<Probe, Abort> {
+        if let Some(known) = self.places().known(object, dkey) {
+            return Ok(known);
+        }
+        let probe = key::probe(&*self.kv(object)?, self.hash(), dkey.as_bytes())?;
+        self.places().found(object, dkey, probe);
+        Ok(probe)
     }
 
     /// Where a dkey is or goes; a new one gets its record. True: nothing is there yet.
@@ -55,13 +71,18 @@ pub(crate) trait Ground {
         if let Some(place) = key::place_of(ordering, dkey)? {
             return Ok((place, !self.has_record(object)?));
         }
-        let (place, is_new) = key::find_or_allot(&*self.kv(object)?, self.hash(), ordering, dkey)?;
-        if is_new {
-            let record = dkey_record(self.moment().epoch, dkey.as_bytes());
-            let puts = vec![(place.dkey_record(), record)];
-            self.apply(object, Edit { puts, ..Edit::default() })?;
+        match self.probe(object, dkey)? {
+            Probe::Found(order) => Ok((Place::of_number(order), false)),
+            Probe::Free(order) => {
+                let place = Place::of_number(order);
+                let record = dkey_record(self.moment().epoch, dkey.as_bytes());
+                let puts = smallvec![(place.dkey_record(), record)];
+                self.apply(object, Edit { puts, ..Edit::default() })?;
+                self.places().found(object, dkey, Probe::Found(order));
+                Ok((place, true))
+            }
+            Probe::Full => Err(Error::NoSpace.into()),
         }
-        Ok((place, is_new))
     }
 
     /// A dkey whose last value has gone goes, too.
@@ -82,9 +103,43 @@ pub(crate) trait Ground {
     }
 }
 
+/// Most places that are remembered: a transaction of a filesystem has to do with fewer dkeys.
+const PLACES_MAX: usize = 4;
+
+/// Where the hashed dkeys of a transaction were found: conditions and operations name the same ones.
+#[derive(Default)]
+pub(crate) struct Places(RefCell<SmallVec<[(ObjectId, Dkey, Probe); PLACES_MAX]>>);
+
+impl Places {
+    fn known(&self, object: ObjectId, dkey: &Dkey) -> Option<Probe> {
+        let places = self.0.borrow();
+        let here = places.iter().find(|(of, name, _)| *of == object && name == dkey);
+        here.map(|(_, _, probe)| *probe)
+    }
+
+    fn found(&self, object: ObjectId, dkey: &Dkey, probe: Probe) {
+        let mut places = self.0.borrow_mut();
+        if places.len() < PLACES_MAX {
+            places.push((object, dkey.clone(), probe));
+        }
+    }
+
+    /// Dkeys of the object may have come or gone.
+    pub fn forget(&self, object: ObjectId) {
+        self.0.borrow_mut().retain(|(of, _, _)| *of != object);
+    }
+
+    /// As [`Places::forget`], if an edit does that: one that removes anything, or puts a dkey record.
+    pub fn applied(&self, object: ObjectId, edit: &Edit) {
+        if !edit.removes.is_empty() || edit.puts.iter().any(|(key, _)| key::is_dkey_record(key)) {
+            self.forget(object);
+        }
+    }
+}
+
 impl Edit {
     /// Notes that the record of `key` goes.
-    pub fn remove(&mut self, key: Vec<u8>, value: &[u8]) -> Result<(), Error> {
+    pub fn remove(&mut self, key: KeyBuf, value: &[u8]) -> Result<(), Error> {
         let record = Record::decode(value).ok_or(STRANGE)?;
         self.stored_bytes -= record.stored_bytes() as i64;
         self.hidden.push((key.clone(), record));
@@ -118,7 +173,7 @@ pub(crate) fn remove_all(
     }
     let mut edit = Edit::default();
     for (key, value) in pairs {
-        edit.remove(key, &value)?;
+        edit.remove(KeyBuf::from_vec(key), &value)?;
     }
     Ok(Some(edit))
 }

@@ -18,6 +18,7 @@
 //! Values: record.rs. Keys of the history: history.rs.
 
 use daos_types::{Akey, Dkey, Error, KEY_BYTES_MAX, ObjectId, ObjectType};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::kv::{KEY_MAX, Kv, after_prefix};
@@ -80,17 +81,20 @@ impl Ordering {
     }
 }
 
+/// A key, mostly without memory of its own.
+pub(crate) type KeyBuf = SmallVec<[u8; 64]>;
+
 /// The beginning of all keys of one dkey.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place(pub Vec<u8>);
+pub(crate) struct Place(pub KeyBuf);
 
 impl Place {
     pub fn of_number(number: u64) -> Self {
-        Self(number.to_be_bytes().to_vec())
+        Self(KeyBuf::from_slice(&number.to_be_bytes()))
     }
 
     pub fn of_lexical(dkey: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(dkey.len() + dkey.len() / ESCAPE_GROUP + 10);
+        let mut bytes = KeyBuf::with_capacity(dkey.len() + dkey.len() / ESCAPE_GROUP + 10);
         escape(dkey, &mut bytes);
         Self(bytes)
     }
@@ -100,19 +104,19 @@ impl Place {
         Some(u64::from_be_bytes(self.0.as_slice().try_into().ok()?))
     }
 
-    pub fn dkey_record(&self) -> Vec<u8> {
+    pub fn dkey_record(&self) -> KeyBuf {
         self.with(&[DKEY])
     }
 
     /// Begins the keys of all akeys.
-    pub fn akeys(&self) -> Vec<u8> {
+    pub fn akeys(&self) -> KeyBuf {
         self.with(&[AKEY])
     }
 
     /// Begins the keys of one akey.
     pub fn akey(&self, akey: &Akey) -> AkeyPrefix {
         let akey = akey.as_bytes();
-        let mut prefix = Vec::with_capacity(self.0.len() + 3 + akey.len() + 9);
+        let mut prefix = KeyBuf::with_capacity(self.0.len() + 3 + akey.len() + 9);
         prefix.extend_from_slice(&self.0);
         prefix.push(AKEY);
         prefix.extend_from_slice(&(akey.len() as u16).to_be_bytes());
@@ -121,43 +125,52 @@ impl Place {
     }
 
     /// The smallest key after everything of this dkey.
-    pub fn end(&self) -> Vec<u8> {
+    pub fn end(&self) -> KeyBuf {
         self.with(&[AKEY + 1])
     }
 
-    fn with(&self, tail: &[u8]) -> Vec<u8> {
-        [self.0.as_slice(), tail].concat()
+    fn with(&self, tail: &[u8]) -> KeyBuf {
+        joined(&self.0, tail)
     }
 }
 
 /// The beginning of all keys of one akey.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AkeyPrefix(pub Vec<u8>);
+pub(crate) struct AkeyPrefix(pub KeyBuf);
 
 impl AkeyPrefix {
-    pub fn single(&self) -> Vec<u8> {
-        [self.0.as_slice(), &[SINGLE]].concat()
+    pub fn single(&self) -> KeyBuf {
+        joined(&self.0, &[SINGLE])
     }
 
-    pub fn array(&self, offset: u64) -> Vec<u8> {
-        [self.0.as_slice(), &[ARRAY], &offset.to_be_bytes()].concat()
+    pub fn array(&self, offset: u64) -> KeyBuf {
+        let mut key = joined(&self.0, &[ARRAY]);
+        key.extend_from_slice(&offset.to_be_bytes());
+        key
     }
 
     /// Begins the keys of the akey's extents.
     #[cfg(test)]
-    pub fn extents(&self) -> Vec<u8> {
-        [self.0.as_slice(), &[ARRAY]].concat()
+    pub fn extents(&self) -> KeyBuf {
+        joined(&self.0, &[ARRAY])
     }
 
     /// The smallest key after everything of this akey.
-    pub fn end(&self) -> Vec<u8> {
-        [self.0.as_slice(), &[ARRAY + 1]].concat()
+    pub fn end(&self) -> KeyBuf {
+        joined(&self.0, &[ARRAY + 1])
     }
 
     /// What a key that begins with this prefix names.
     pub fn part(&self, key: &[u8]) -> Option<Part> {
         part(key.strip_prefix(self.0.as_slice())?)
     }
+}
+
+fn joined(start: &[u8], tail: &[u8]) -> KeyBuf {
+    let mut key = KeyBuf::with_capacity(start.len() + tail.len() + 8);
+    key.extend_from_slice(start);
+    key.extend_from_slice(tail);
+    key
 }
 
 /// What a key names under its akey.
@@ -181,6 +194,11 @@ pub(crate) struct Parsed<'a> {
     pub place: &'a [u8],
     /// `None`: the dkey record.
     pub akey: Option<(&'a [u8], Part)>,
+}
+
+/// Is it the key of a hashed dkey's own record? Of an object with other dkeys the answer means nothing.
+pub(crate) fn is_dkey_record(key: &[u8]) -> bool {
+    key.len() == 9 && key[8] == DKEY
 }
 
 /// Takes a key apart; `None` if it is none of this format.
@@ -220,27 +238,7 @@ pub(crate) fn find(
     if let Some(place) = place_of(ordering, dkey)? {
         return Ok(Some(place));
     }
-    Ok(match probe(kv, hash, dkey.as_bytes())? {
-        Probe::Found(order) => Some(Place::of_number(order)),
-        Probe::Free(_) | Probe::Full => None,
-    })
-}
-
-/// Where a dkey is or will be; true if its dkey record has to be written.
-pub(crate) fn find_or_allot(
-    kv: &dyn Kv,
-    hash: DkeyHash,
-    ordering: Ordering,
-    dkey: &Dkey,
-) -> Result<(Place, bool), Abort> {
-    if let Some(place) = place_of(ordering, dkey)? {
-        return Ok((place, false));
-    }
-    match probe(kv, hash, dkey.as_bytes())? {
-        Probe::Found(order) => Ok((Place::of_number(order), false)),
-        Probe::Free(order) => Ok((Place::of_number(order), true)),
-        Probe::Full => Err(Error::NoSpace.into()),
-    }
+    Ok(probe(kv, hash, dkey.as_bytes())?.place())
 }
 
 /// Does the dkey have a value?
@@ -269,21 +267,34 @@ pub(crate) fn unescape(place: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-enum Probe {
+/// What a look for a hashed dkey found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
     Found(u64),
     /// Not there; the smallest order that is free.
     Free(u64),
     Full,
 }
 
-fn probe(kv: &dyn Kv, hash: DkeyHash, dkey: &[u8]) -> Result<Probe, Abort> {
+impl Probe {
+    /// Where the dkey is.
+    pub fn place(self) -> Option<Place> {
+        match self {
+            Self::Found(order) => Some(Place::of_number(order)),
+            Self::Free(_) | Self::Full => None,
+        }
+    }
+}
+
+/// Looks for a hashed dkey.
+pub(crate) fn probe(kv: &dyn Kv, hash: DkeyHash, dkey: &[u8]) -> Result<Probe, Abort> {
     let base = hash.base(dkey);
     let end = base + COLLISIONS_MAX;
     let mut free = base.max(ORDER_MIN);
     let mut from = free;
+    let to = Place::of_number(end).dkey_record();
     loop {
         let mut next = None;
-        let to = Place::of_number(end).dkey_record();
         kv.scan_up_to(&Place::of_number(from).dkey_record(), &to, &mut |key, value| {
             next = key.first_chunk().map(|order| {
                 let is_dkey = crate::record::dkey_of(value) == Some(dkey);
@@ -310,7 +321,7 @@ fn number_of(dkey: &Dkey) -> Result<u64, Error> {
 }
 
 /// Groups of 8 bytes, each followed by how many of them count, 9 when another group follows: sorts as the bytes do.
-fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+fn escape(bytes: &[u8], out: &mut KeyBuf) {
     let mut groups = bytes.chunks(ESCAPE_GROUP).peekable();
     while let Some(group) = groups.next() {
         out.extend_from_slice(group);
@@ -353,7 +364,7 @@ mod tests {
             assert_eq!(unescape(&place.0).as_ref(), Some(key));
             let record = place.akey(&"a".into()).array(5);
             let parsed = parse(Ordering::Lexical, &record).unwrap();
-            assert_eq!(parsed.place, place.0);
+            assert_eq!(parsed.place, &place.0[..]);
             assert_eq!(parsed.akey, Some((b"a".as_slice(), Part::Extent(5))));
         }
     }
@@ -384,8 +395,10 @@ mod tests {
         let mut map = MapKv::new();
         let dkeys: Vec<Dkey> = (0..200u32).map(|i| i.to_be_bytes().to_vec().into()).collect();
         let put = |map: &mut MapKv, dkey: &Dkey| {
-            let (place, new) = find_or_allot(map, hash(1), Ordering::Hash, dkey).unwrap();
-            assert!(new);
+            let Probe::Free(order) = probe(map, hash(1), dkey.as_bytes()).unwrap() else {
+                panic!("a new dkey finds an order that is free");
+            };
+            let place = Place::of_number(order);
             let record = dkey_record(Epoch(1), dkey.as_bytes());
             map.put(&place.dkey_record(), &record).unwrap();
             map.put(&place.akey(&"a".into()).single(), b"x").unwrap();
@@ -398,8 +411,8 @@ mod tests {
             assert_eq!(found.as_ref(), Some(place));
         }
         let gone = &places[17];
-        map.remove(&gone.dkey_record()).unwrap();
-        map.remove(&gone.akey(&"a".into()).single()).unwrap();
+        map.remove(&gone.dkey_record()[..]).unwrap();
+        map.remove(&gone.akey(&"a".into()).single()[..]).unwrap();
         assert_eq!(find(&map, hash(1), Ordering::Hash, &dkeys[17]).unwrap(), None);
         assert_eq!(find(&map, hash(1), Ordering::Hash, &dkeys[150]).unwrap().unwrap(), places[150]);
         assert_eq!(put(&mut map, &dkeys[17]), *gone);
@@ -410,15 +423,13 @@ mod tests {
         let mut map = MapKv::new();
         for i in 0..600u32 {
             let dkey: Dkey = i.to_be_bytes().to_vec().into();
-            match find_or_allot(&map, hash(1), Ordering::Hash, &dkey) {
-                Ok((place, _)) => {
+            match probe(&map, hash(1), dkey.as_bytes()).unwrap() {
+                Probe::Free(order) => {
                     let record = dkey_record(Epoch(1), dkey.as_bytes());
-                    map.put(&place.dkey_record(), &record).unwrap();
+                    map.put(&Place::of_number(order).dkey_record(), &record).unwrap();
                 }
-                Err(error) => {
-                    assert!(i >= 256 && error == Abort::Error(Error::NoSpace));
-                    return;
-                }
+                Probe::Full => return assert!(i >= 256),
+                Probe::Found(_) => panic!("it is not there"),
             }
         }
         panic!("two hashes do not hold 600 dkeys");

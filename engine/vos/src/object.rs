@@ -440,6 +440,16 @@ pub struct ObjectView<'p, P: ?Sized> {
     pages: &'p P,
 }
 
+impl<P: ?Sized> ObjectView<'_, P> {
+    /// The object's tree, if it is one.
+    pub(crate) fn tree(&self) -> Option<Tree> {
+        match self.body {
+            Body::Tree(tree) => Some(tree),
+            Body::Flat(_) => None,
+        }
+    }
+}
+
 impl<P: Pages + ?Sized> Kv for ObjectView<'_, P> {
     fn with(&self, key: &[u8], with: &mut dyn FnMut(&[u8])) -> Result<bool, Abort> {
         match self.body {

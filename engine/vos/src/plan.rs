@@ -7,7 +7,7 @@ use daos_types::{Csum, Epoch, Error, ObjectId};
 
 use crate::array::{Edit, Moment};
 use crate::draft::{Changes, Draft, Range, Without};
-use crate::ground::Ground;
+use crate::ground::{Ground, Places};
 use crate::key::DkeyHash;
 use crate::kv::{Kv, MapKv};
 use crate::pages::Abort;
@@ -37,6 +37,7 @@ pub(crate) struct Plan<'a> {
     objects: &'a dyn Objects,
     moment: Moment,
     hash: DkeyHash,
+    places: Places,
     drafts: HashMap<ObjectId, ObjectDraft>,
     needs: RefCell<Needs>,
     /// By how much what is stored grows; what is detached is not counted.
@@ -55,6 +56,7 @@ impl<'a> Plan<'a> {
             objects,
             moment,
             hash,
+            places: Places::default(),
             drafts: HashMap::new(),
             needs: RefCell::default(),
             stored_bytes: 0,
@@ -80,6 +82,10 @@ impl Ground for Plan<'_> {
         self.hash
     }
 
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
     fn kv(&self, object: ObjectId) -> Result<Box<dyn Kv + '_>, Abort> {
         let Some(draft) = self.drafts.get(&object) else { return self.objects.kv(object) };
         let mut below: Box<dyn Kv + '_> =
@@ -98,13 +104,15 @@ impl Ground for Plan<'_> {
     }
 
     fn apply(&mut self, object: ObjectId, edit: Edit) -> Result<(), Abort> {
+        self.places.applied(object, &edit);
         self.stored_bytes += edit.stored_bytes;
         let draft = self.drafts.entry(object).or_default();
-        draft.changes.extend(edit.removes.into_iter().map(|key| (key, None)));
+        draft.changes.extend(edit.removes.into_iter().map(|key| (key.into_vec(), None)));
         if !edit.puts.is_empty() {
             draft.has_record = Some(true);
         }
-        draft.changes.extend(edit.puts.into_iter().map(|(key, value)| (key, Some(value))));
+        let puts = edit.puts.into_iter().map(|(key, value)| (key.into_vec(), Some(value)));
+        draft.changes.extend(puts);
         Ok(())
     }
 
@@ -113,12 +121,14 @@ impl Ground for Plan<'_> {
     }
 
     fn remove_object(&mut self, object: ObjectId) -> Result<(), Abort> {
+        self.places.forget(object);
         let gone = ObjectDraft { is_new: true, has_record: Some(false), ..Default::default() };
         self.drafts.insert(object, gone);
         Ok(())
     }
 
     fn detach(&mut self, object: ObjectId, from: &[u8], to: Option<&[u8]>) -> Result<(), Abort> {
+        self.places.forget(object);
         let (from, to) = (from.to_vec(), to.map(<[u8]>::to_vec));
         self.supply(Need::Count { object, from: from.clone(), to: to.clone() })?;
         let draft = self.drafts.entry(object).or_default();

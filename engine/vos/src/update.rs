@@ -2,6 +2,7 @@
 
 use daos_types::rpc::KeyRef;
 use daos_types::{BLOCK_BYTES, Error};
+use smallvec::smallvec;
 
 use crate::array::{self, Edit, OTHER_KIND};
 use crate::ground::{Ground, STRANGE, Supplier};
@@ -113,7 +114,7 @@ fn write_inline(
         let Some(replaced) = replaced else { return Ok(false) };
         stored_bytes -= replaced;
     }
-    let puts = vec![(at, inline_run_record(now.epoch, start, data))];
+    let puts = smallvec![(at, inline_run_record(now.epoch, start, data))];
     ground.apply(key.object, Edit { puts, stored_bytes, ..Edit::default() })?;
     Ok(true)
 }
