@@ -1,11 +1,18 @@
 //! Names to inodes.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 
+use crate::change::TRIES_MAX;
 use crate::load::With;
+use crate::lock::How;
 use crate::mount::Dfs;
 use crate::table::Home;
 use crate::{Entry, Error, Ino, NAME_BYTES_MAX, Result};
+
+/// How long nothing that the kernel knows goes after somebody came too late: much longer than the kernel takes to try again.
+const KEEP_KNOWN_NS: u64 = 10_000_000_000;
 
 impl Dfs {
     /// The inode that `name` leads to. `.` and `..` work, for handles that outlived a mount. Counts as one `remember`.
@@ -13,11 +20,33 @@ impl Dfs {
         let ino = match name {
             b"." => parent,
             b".." => self.parent(parent).await?,
+            _ if self.keeps_known() => return self.lookup_to_keep(parent, name).await,
             _ => self.find(parent, name).await?,
         };
         let entry = Entry { attr: self.attr(&*self.inode(ino)?).await? };
         self.remember(ino, 1);
         Ok(entry)
+    }
+
+    /// A lookup of what is not to go before the kernel has forgotten it: no removal is half-way while it is counted.
+    async fn lookup_to_keep(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
+        for _ in 0..TRIES_MAX {
+            let inode = self.inode(self.find(parent, name).await?)?;
+            let turn = inode.turn(How::Shared).await;
+            if inode.home().is_some_and(|home| !home.is_named()) {
+                continue;
+            }
+            self.remember(inode.ino, 1);
+            drop(turn);
+            match self.attr(&inode).await {
+                Ok(attr) => return Ok(Entry { attr }),
+                Err(error) => {
+                    self.forget(inode.ino, 1);
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::Contended { tries: TRIES_MAX })
     }
 
     pub(crate) async fn find(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
@@ -64,9 +93,36 @@ impl Dfs {
         self.table.remember(ino, count);
     }
 
-    /// The kernel forgot `count` of what it remembered; whether nothing is left.
+    /// The kernel forgot `count` of what it remembered; whether nothing is left. Then [`Dfs::forgotten`] should follow.
     pub fn forget(&self, ino: Ino, count: u64) -> bool {
         self.table.forget(ino, count)
+    }
+
+    /// Whether nobody wants an inode without a name any more, which is there still.
+    pub fn is_forsaken(&self, ino: Ino) -> bool {
+        self.table.known(ino).is_some_and(|inode| inode.is_forsaken())
+    }
+
+    /// Ends an inode without a name that nobody has open and the kernel has forgotten.
+    ///
+    /// # Errors
+    /// Those of the targets; the next mount ends it then.
+    pub async fn forgotten(&self, ino: Ino) -> Result<()> {
+        match self.table.known(ino) {
+            Some(inode) if inode.is_forsaken() => self.last_close(&inode).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Somebody looked a name up and came too late to open what it had led to.
+    pub(crate) fn came_late(&self) {
+        self.keep_known_until.store(self.clock() + KEEP_KNOWN_NS, Ordering::Relaxed);
+    }
+
+    /// Whether what the kernel knows outlives its last name now.
+    pub(crate) fn keeps_known(&self) -> bool {
+        let until = self.keep_known_until.load(Ordering::Relaxed);
+        until > 0 && self.clock() < until
     }
 }
 

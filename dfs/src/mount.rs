@@ -82,6 +82,8 @@ pub struct Dfs {
     pub(crate) atimes: Atimes,
     /// One rename at a time moves a directory to another parent (rename.rs).
     pub(crate) moving: Lock,
+    /// Until then, what the kernel knows outlives its last name (unlink.rs).
+    pub(crate) keep_known_until: AtomicU64,
     clock: fn() -> u64,
     latest: AtomicU64,
 }
@@ -140,6 +142,7 @@ impl Dfs {
             lease: 0,
             moving: Lock::default(),
             clock: options.clock,
+            keep_known_until: AtomicU64::new(0),
             latest: AtomicU64::new(0),
         }
     }

@@ -3,7 +3,7 @@
 use crate::handles::Open;
 use crate::lock::How;
 use crate::mount::Dfs;
-use crate::table::Home;
+use crate::table::{Home, Loaded};
 use crate::{Error, Handle, Ino, Kind, Opened, Result, SetAttr};
 
 impl Dfs {
@@ -15,10 +15,13 @@ impl Dfs {
         }
         let inode = self.inode(ino)?;
         let turn = inode.turn(How::Shared).await;
-        let loaded = self.load(&inode).await?;
-        if loaded.home == Home::Gone {
-            return Err(Error::Stale);
-        }
+        let loaded = match self.load(&inode).await {
+            Ok(Loaded { home: Home::Gone, .. }) | Err(Error::Stale) => {
+                self.came_late();
+                return Err(Error::Stale);
+            }
+            loaded => loaded?,
+        };
         if writes && loaded.record.kind() == Kind::Directory {
             return Err(Error::IsDirectory);
         }

@@ -1,4 +1,5 @@
-//! Inodes without a name: kept while they are open, reclaimed at the last close, or by the next mount after a crash.
+//! Inodes without a name: kept while they are open, reclaimed at the last close (or when the kernel forgets them, if they were kept for
+//! somebody who is about to open them; unlink.rs), or by the next mount after a crash.
 //!
 //! # Invariants
 //! 1. An inode without a name is in the orphan object from the transaction that takes its last name to the one that
@@ -26,7 +27,8 @@ impl Dfs {
         let _turn = inode.turn(How::Exclusive).await;
         // Somebody may have opened it again, or given it a name.
         let orphan = matches!(inode.home(), Some(Home::Orphan | Home::TableOrphan));
-        if inode.opens() > 0 || !orphan || self.read_only {
+        let is_wanted = inode.opens() > 0 || self.keeps_known() && inode.lookups() > 0;
+        if is_wanted || !orphan || self.read_only {
             return Ok(());
         }
         let Some(Loaded { home, record }) = inode.loaded() else { return Ok(()) };

@@ -266,6 +266,17 @@ impl Inode {
         Writing { inode: Arc::clone(self), cache, range }
     }
 
+    pub(crate) fn lookups(&self) -> u64 {
+        self.state().lookups
+    }
+
+    /// Nobody has it open, the kernel has forgotten it, and it has no name but is stored; or its last name may be going just now.
+    pub(crate) fn is_forsaken(&self) -> bool {
+        let busy = self.busy();
+        let state = self.state();
+        (busy || state.is_orphan()) && state.opens == 0 && state.lookups == 0
+    }
+
     pub(crate) fn opens(&self) -> u64 {
         self.state().opens
     }
@@ -285,11 +296,18 @@ impl Inode {
     fn evictable(self: &Arc<Self>, oldest: u64) -> bool {
         let mut state = self.state();
         let used = std::mem::take(&mut state.used);
-        Arc::strong_count(self) == 1 && state.opens == 0 && !used && state.changed < oldest
+        let in_use = state.opens > 0 || used || state.is_orphan();
+        Arc::strong_count(self) == 1 && !in_use && state.changed < oldest
     }
 }
 
 impl State {
+    /// What is stored of it would be forgotten with it.
+    fn is_orphan(&self) -> bool {
+        let home = self.loaded.as_ref().map(|loaded| &loaded.home);
+        matches!(home, Some(Home::Orphan | Home::TableOrphan))
+    }
+
     fn is_written(&self, range: &Range<u64>) -> bool {
         // Whole pages are kept, so whole pages count.
         let pages = cache::whole_pages(range);
@@ -474,7 +492,8 @@ impl Table {
         let mut state = inode.state();
         state.lookups = state.lookups.saturating_sub(count);
         let last = state.lookups == 0;
-        let unused = last && state.opens == 0 && state.changed < table.oldest_fetch();
+        let in_use = state.opens > 0 || state.is_orphan();
+        let unused = last && !in_use && state.changed < table.oldest_fetch();
         drop(state);
         if unused && Arc::strong_count(inode) == 1 {
             table.inodes.remove(&ino);

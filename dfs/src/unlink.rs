@@ -1,6 +1,8 @@
 //! Names that go: unlink, rmdir, and the part of rename that replaces a name.
 //!
-//! The last name of an inode that is open leaves an orphan (orphan.rs); of one that is not, nothing.
+//! The last name of an inode that is open leaves an orphan (orphan.rs); of one that is not, nothing. For a while after somebody came
+//! too late to open what a name had led to, an inode that the kernel knows is left as well: who comes for the second time, which
+//! the kernel does by itself, does not come too late again however often the name changes.
 //!
 //! # Order
 //! The inode's exclusive turn is held from the look at its open count to the end of the transaction, so that no open
@@ -126,7 +128,7 @@ impl Dfs {
         named: &Named,
         record: &Record,
     ) -> Home {
-        if !keeps_data(inode, record) {
+        if !self.keeps_data(inode, record) {
             change.push(daos_types::rpc::Op::PunchObject { object: record.oid });
             return Home::Gone;
         }
@@ -146,7 +148,7 @@ impl Dfs {
     ) -> Home {
         let table = Place::table(record.ino);
         change.expect_record(&table, &named.loaded.record);
-        if record.nlink == 0 && !keeps_data(inode, record) {
+        if record.nlink == 0 && !self.keeps_data(inode, record) {
             change.push(daos_types::rpc::Op::PunchObject { object: record.oid });
             change.punch(&table);
             return Home::Gone;
@@ -159,9 +161,10 @@ impl Dfs {
         change.put_record(&Place::orphan(self.lease, record.ino), &record.reference());
         Home::TableOrphan
     }
-}
 
-/// Whether somebody may still read and write what has no name any more.
-fn keeps_data(inode: &Inode, record: &Record) -> bool {
-    record.kind() != Kind::Directory && inode.opens() > 0
+    /// Whether somebody may still read and write what has no name any more: who has it open, or has just looked it up to open it.
+    fn keeps_data(&self, inode: &Inode, record: &Record) -> bool {
+        let is_wanted = inode.opens() > 0 || self.keeps_known() && inode.lookups() > 0;
+        record.kind() != Kind::Directory && is_wanted
+    }
 }

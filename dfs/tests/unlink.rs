@@ -84,6 +84,43 @@ fn a_replaced_open_file_lives_on_too() {
 }
 
 #[test]
+fn who_comes_too_late_to_open_does_not_the_second_time() {
+    on_a_container(|container| async move {
+        let dfs = mount(&container).await;
+        let root = dfs.root();
+        let replace = async |bytes: &[u8]| {
+            let new = file_with(&dfs, root, "new", bytes).await;
+            dfs.rename(root, b"new", root, b"f", RenameFlags::default()).await.unwrap();
+            new
+        };
+        replace(b"0").await;
+        let before = objects(&container).await;
+        let first = dfs.lookup(root, b"f").await.unwrap().attr.ino;
+        replace(b"1").await;
+        assert_eq!(errno(dfs.open(first, libc::O_RDONLY).await), libc::ESTALE);
+        // As the kernel does then: it looks up once more, and opens what it finds.
+        let second = dfs.lookup(root, b"f").await.unwrap().attr.ino;
+        replace(b"2").await;
+        dfs.unlink(root, b"f").await.unwrap();
+        let opened = dfs.open(second, libc::O_RDONLY).await.unwrap();
+        assert_eq!(read(&dfs, second, 0, 9).await, "1");
+        assert_eq!(dfs.getattr(second).await.unwrap().nlink, 0);
+        // Another one that has looked it up may still come.
+        dfs.release(second, opened.handle).await.unwrap();
+        let opened = dfs.open(second, libc::O_RDONLY).await.unwrap();
+        dfs.release(second, opened.handle).await.unwrap();
+        // What `file_with` remembered is nobody's any more either.
+        while !dfs.forget(second, 1) {}
+        assert!(dfs.is_forsaken(second));
+        dfs.forgotten(second).await.unwrap();
+        assert_eq!(errno(dfs.open(second, libc::O_RDONLY).await), libc::ESTALE);
+        dfs.unmount().await.unwrap();
+        let left = objects(&container).await;
+        assert!(left <= before, "{left} objects, {before} with the file and no orphans");
+    });
+}
+
+#[test]
 fn a_file_made_without_a_name_may_get_one() {
     on_a_container(|container| async move {
         let dfs = mount(&container).await;

@@ -317,12 +317,18 @@ impl Filesystem for Namespace {
             shown.dfs.remember(ino, 1);
         }
     }
-    fn forget(&self, ino: Ino, lookups: u64) {
-        let last = (self.containers.get(ino.container()))
-            .is_none_or(|shown| shown.dfs.forget(ino, lookups));
+    fn forget(&self, ino: Ino, lookups: u64) -> bool {
+        let shown = self.containers.get(ino.container());
+        let last = shown.as_ref().is_none_or(|shown| shown.dfs.forget(ino, lookups));
         if last {
             self.set_broken(ino, None);
             self.set_covered(ino, false);
+        }
+        last && shown.is_some_and(|shown| shown.dfs.is_forsaken(ino))
+    }
+    async fn forgotten(&self, ino: Ino) {
+        if let Some(shown) = self.containers.get(ino.container()) {
+            Filesystem::forgotten(&*shown.dfs, ino).await;
         }
     }
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {

@@ -199,11 +199,12 @@ impl Filesystem for Null {
     fn remember(&self, _: Ino) {}
 
     /// Inodes without names go when the kernel forgets them, which is after their last close.
-    fn forget(&self, ino: Ino, _: u64) {
+    fn forget(&self, ino: Ino, _: u64) -> bool {
         let gone = self.node(ino).is_ok_and(|node| lock(&node).attr.nlink == 0);
         if gone {
             self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(&ino);
         }
+        false
     }
 
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {

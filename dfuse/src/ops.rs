@@ -100,8 +100,12 @@ macro_rules! operations {
             /// The kernel knows `ino` by one name more: of `readdir` with attributes, for each entry that went into the
             /// reply. The answers of the other calls count by themselves.
             fn remember(&self, ino: Ino);
-            /// The kernel has forgotten `lookups` of the answers that named `ino`.
-            fn forget(&self, ino: Ino, lookups: u64);
+            /// The kernel has forgotten `lookups` of the answers that named `ino`. True: `forgotten` is to be called.
+            fn forget(&self, ino: Ino, lookups: u64) -> bool;
+            /// Does what is to be done for an inode of which the kernel has forgotten everything.
+            fn forgotten(&self, _ino: Ino) -> impl Future<Output = ()> + Send {
+                async {}
+            }
             $($(#[$doc])*
             fn $name(&self, $($arg: $type),*) -> impl Future<Output = Result<$answer>> + Send;)*
         }

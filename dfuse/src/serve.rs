@@ -18,8 +18,13 @@ impl Filesystem for Dfs {
     fn remember(&self, ino: Ino) {
         Dfs::remember(self, ino, 1);
     }
-    fn forget(&self, ino: Ino, lookups: u64) {
-        Dfs::forget(self, ino, lookups);
+    fn forget(&self, ino: Ino, lookups: u64) -> bool {
+        Dfs::forget(self, ino, lookups) && self.is_forsaken(ino)
+    }
+    async fn forgotten(&self, ino: Ino) {
+        if let Err(error) = Dfs::forgotten(self, ino).await {
+            tracing::warn!(%ino, %error, "a file without a name stays until the next mount");
+        }
     }
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         Dfs::lookup(self, parent, name).await

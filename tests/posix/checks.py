@@ -431,6 +431,22 @@ def rename_replaces_in_one_step():
 
 
 @check
+def a_name_that_is_replaced_all_the_time_can_be_opened_all_the_time():
+    stop = time.monotonic() + 4
+
+    def replace(number):
+        while time.monotonic() < stop:
+            put(f"t{number}", b"x"), os.rename(f"t{number}", "name")
+    put("name", b"x")
+    waits = [child(replace, number) for number in range(2)]
+    while time.monotonic() < stop:
+        with open("name", "rb", buffering=0) as file:
+            same("what was read", file.read(9), b"x")
+    for wait in waits:
+        wait()
+
+
+@check
 def rename_refuses_what_posix_refuses():
     os.makedirs("d/e/f"), os.mkdir("full"), put("full/x"), put("file"), os.mkdir("empty")
     refused(errno.EINVAL, os.rename, "d", "d/e/f/g")

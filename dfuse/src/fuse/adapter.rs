@@ -309,7 +309,10 @@ impl<F: Filesystem> Adapter<F> {
 
     pub fn forget(&self, forgets: Forgets<'_>) {
         for abi::ForgetOne { node, lookups } in forgets.iter() {
-            self.view.fs.forget(self.ino(node), lookups);
+            let (fs, ino) = (self.fs(), self.ino(node));
+            if fs.forget(ino, lookups) {
+                self.executor.spawn(async move { fs.forgotten(ino).await });
+            }
         }
     }
 
