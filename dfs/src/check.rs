@@ -5,8 +5,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
-use daos_client::{Container, Page};
-use daos_types::rpc::{Cursor, FetchPart, Fetched, ListedDkey, OPS_MAX, Value};
+use daos_client::Container;
+use daos_types::rpc::{FetchPart, Fetched, ListedDkey, OPS_MAX, Value};
 use daos_types::{Akey, Epoch, ObjectId};
 
 use crate::change::Place;
@@ -14,6 +14,7 @@ use crate::keys::{self, Pointer};
 use crate::load::{self, decode};
 use crate::lookup::check_name;
 use crate::mount::Dfs;
+use crate::pages::{self, Dkeys};
 use crate::record::{RECORD_BYTES_MAX, Record};
 use crate::superblock::Superblock;
 use crate::{Error, Ino, Kind, Result};
@@ -43,8 +44,6 @@ pub struct Report {
 /// Findings that are kept in words.
 const FINDINGS_MAX: usize = 1000;
 /// Entries of one reply.
-const PAGE: u32 = 512;
-const PAGE_BYTES_MAX: u32 = 1 << 20;
 
 impl Report {
     fn find(&mut self, finding: String) {
@@ -134,18 +133,7 @@ impl<P: FnMut(u64) + Send> Check<P> {
     }
 
     async fn list_objects(&mut self) -> Result<()> {
-        let mut after = Cursor::Start;
-        loop {
-            let page = Page { after, entries_max: PAGE, bytes_max: PAGE_BYTES_MAX };
-            let listed = self.container.list_objects(page).await?;
-            self.unexplained.extend(listed.objects.iter().copied());
-            match listed.objects.last() {
-                Some(last) if !listed.end => {
-                    after = Cursor::Key(Bytes::copy_from_slice(&last.to_bytes()));
-                }
-                _ => break,
-            }
-        }
+        self.unexplained.extend(pages::objects(&self.container).await?);
         for own in [keys::SUPERBLOCK_OID, keys::TABLE_OID, keys::ORPHANS_OID] {
             self.unexplained.remove(&own);
         }
@@ -179,21 +167,16 @@ impl<P: FnMut(u64) + Send> Check<P> {
 
     async fn check_directory(&mut self, directory: Ino, parent: Ino, depth: u64) -> Result<()> {
         let oid = keys::directory_oid(directory);
-        let mut after = Cursor::Start;
+        let mut listing = Dkeys::of(&self.container, oid, &[keys::INODE]);
         let mut subdirectories = 0;
-        loop {
-            let listed = self.list(oid, after.clone()).await?;
+        while let Some(dkeys) = listing.next().await? {
             let mut batch = Vec::new();
-            for dkey in &listed.dkeys {
+            for dkey in &dkeys {
                 batch.extend(self.check_entry(directory, oid, dkey));
             }
             subdirectories +=
                 batch.iter().filter(|(_, record)| record.kind() == Kind::Directory).count() as u64;
             self.check_inodes(directory, depth, batch).await?;
-            match listed.dkeys.last() {
-                Some(last) if !listed.end => after = last.cursor.clone(),
-                _ => break,
-            }
         }
         let counted = self.counted_subdirectories(oid).await?;
         if counted != Some(subdirectories) {
@@ -203,12 +186,6 @@ impl<P: FnMut(u64) + Send> Check<P> {
             ));
         }
         Ok(())
-    }
-
-    async fn list(&self, oid: ObjectId, after: Cursor) -> Result<daos_types::rpc::Listed> {
-        let page = Page { after, entries_max: PAGE, bytes_max: PAGE_BYTES_MAX };
-        let akeys = vec![keys::INODE.into()];
-        Ok(self.container.list_dkeys(oid, akeys, RECORD_BYTES_MAX, page).await?)
     }
 
     async fn counted_subdirectories(&self, oid: ObjectId) -> Result<Option<u64>> {
@@ -373,10 +350,9 @@ impl<P: FnMut(u64) + Send> Check<P> {
 
     async fn list_orphans(&mut self) -> Result<HashMap<Ino, Record>> {
         let mut orphans = HashMap::new();
-        let mut after = Cursor::Start;
-        loop {
-            let listed = self.list(keys::ORPHANS_OID, after.clone()).await?;
-            for dkey in &listed.dkeys {
+        let mut listing = Dkeys::of(&self.container, keys::ORPHANS_OID, &[keys::INODE]);
+        while let Some(dkeys) = listing.next().await? {
+            for dkey in &dkeys {
                 let place = Place { object: keys::ORPHANS_OID, dkey: dkey.dkey.clone() };
                 let value = dkey.values.first().map(|(_, value)| decode(&place, value));
                 match (keys::orphan_of(&dkey.dkey), value) {
@@ -387,19 +363,15 @@ impl<P: FnMut(u64) + Send> Check<P> {
                     _ => self.report.find(format!("orphan {:?} is not what it says", dkey.dkey)),
                 }
             }
-            match listed.dkeys.last() {
-                Some(last) if !listed.end => after = last.cursor.clone(),
-                _ => return Ok(orphans),
-            }
         }
+        Ok(orphans)
     }
 
     async fn check_table(&mut self, orphans: &HashMap<Ino, Record>) -> Result<()> {
-        let mut after = Cursor::Start;
-        loop {
-            let listed = self.list(keys::TABLE_OID, after.clone()).await?;
+        let mut listing = Dkeys::of(&self.container, keys::TABLE_OID, &[keys::INODE]);
+        while let Some(dkeys) = listing.next().await? {
             let mut records = Vec::new();
-            for dkey in &listed.dkeys {
+            for dkey in &dkeys {
                 let place = Place { object: keys::TABLE_OID, dkey: dkey.dkey.clone() };
                 match dkey.values.first().map(|(_, value)| decode(&place, value)) {
                     Some(Ok(record)) if dkey.dkey.to_u64() == Some(record.ino.0) => {
@@ -412,10 +384,6 @@ impl<P: FnMut(u64) + Send> Check<P> {
                 }
             }
             self.check_table_records(&records, orphans).await?;
-            match listed.dkeys.last() {
-                Some(last) if !listed.end => after = last.cursor.clone(),
-                _ => break,
-            }
         }
         for (ino, names) in std::mem::take(&mut self.references) {
             for ((parent, name), _) in names {

@@ -36,6 +36,7 @@ mod names;
 mod numbers;
 mod open;
 mod orphan;
+mod pages;
 mod privilege;
 mod query;
 mod readdir;

@@ -5,16 +5,16 @@
 //! 1. An inode without a name is in the orphan object from the transaction that takes its last name to the one that
 //!    removes its data.
 
-use daos_client::Page;
 use daos_types::ObjectId;
-use daos_types::rpc::{Cursor, ListedDkey, Op};
+use daos_types::rpc::{ListedDkey, Op};
 
 use crate::change::{Change, Place};
 use crate::keys;
 use crate::load::decode;
 use crate::lock::How;
 use crate::mount::Dfs;
-use crate::record::{RECORD_BYTES_MAX, Record};
+use crate::pages::Dkeys;
+use crate::record::Record;
 use crate::table::{Home, Inode, Loaded};
 use crate::{Error, Ino, Result};
 
@@ -45,22 +45,16 @@ impl Dfs {
 
     /// Reclaims what other mounts left, and what nobody has open at this one.
     pub(crate) async fn reclaim_orphans(&self) -> Result<()> {
-        let mut after = Cursor::Start;
-        loop {
-            let page = Page { after, entries_max: BATCH as u32, bytes_max: 1 << 20 };
-            let akeys = vec![keys::INODE.into()];
-            let listed =
-                self.container.list_dkeys(keys::ORPHANS_OID, akeys, RECORD_BYTES_MAX, page).await?;
+        let mut listing =
+            Dkeys::of(&self.container, keys::ORPHANS_OID, &[keys::INODE]).by(BATCH as u32);
+        while let Some(orphans) = listing.next().await? {
             let mut change = Change::new();
-            for orphan in &listed.dkeys {
+            for orphan in &orphans {
                 self.reclaim_listed(&mut change, orphan)?;
             }
             change.commit(&self.container).await?;
-            match listed.dkeys.last() {
-                Some(last) if !listed.end => after = last.cursor.clone(),
-                _ => return Ok(()),
-            }
         }
+        Ok(())
     }
 
     fn reclaim_listed(&self, change: &mut Change, orphan: &ListedDkey) -> Result<()> {

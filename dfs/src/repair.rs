@@ -22,12 +22,11 @@ use crate::change::{Change, Place};
 use crate::keys::{self, Pointer};
 use crate::load::decode;
 use crate::lookup::check_name;
+use crate::pages::{self, Dkeys};
 use crate::record::{RECORD_BYTES_MAX, Record, flag};
 use crate::superblock::{self, Superblock};
 use crate::{Error, Ino, Kind, Result};
 
-const PAGE: u32 = 256;
-const PAGE_BYTES_MAX: u32 = 1 << 20;
 const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// What a repair did.
@@ -52,7 +51,7 @@ pub async fn repair(container: &Container, now: u64) -> Result<Repaired> {
         made: None,
         done: Repaired::default(),
     };
-    let objects = repair.objects().await?;
+    let objects = pages::objects(&repair.container).await?;
     if objects.is_empty() {
         return Err(Error::NotFormatted);
     }
@@ -134,21 +133,6 @@ impl Repair {
         change.commit(&self.container).await?;
         self.done.mended.push(what);
         Ok(())
-    }
-
-    async fn objects(&self) -> Result<Vec<ObjectId>> {
-        let (mut all, mut after) = (Vec::new(), Cursor::Start);
-        loop {
-            let page = Page { after, entries_max: 512, bytes_max: PAGE_BYTES_MAX };
-            let listed = self.container.list_objects(page).await?;
-            all.extend(listed.objects.iter().copied());
-            match listed.objects.last() {
-                Some(last) if !listed.end => {
-                    after = Cursor::Key(Bytes::copy_from_slice(&last.to_bytes()));
-                }
-                _ => return Ok(all),
-            }
-        }
     }
 
     async fn superblock(&mut self) -> Result<()> {
@@ -240,13 +224,9 @@ impl Repair {
 
     async fn gather_entries(&self, facts: &mut Facts, directory: Ino) -> Result<()> {
         let oid = keys::directory_oid(directory);
-        let akeys = vec![Akey::from(keys::INODE), Akey::from(keys::SYMLINK)];
-        let mut after = Cursor::Start;
-        loop {
-            let page = Page { after, entries_max: PAGE, bytes_max: PAGE_BYTES_MAX };
-            let listed =
-                self.container.list_dkeys(oid, akeys.clone(), RECORD_BYTES_MAX, page).await?;
-            for dkey in &listed.dkeys {
+        let mut listing = Dkeys::of(&self.container, oid, &[keys::INODE, keys::SYMLINK]);
+        while let Some(dkeys) = listing.next().await? {
+            for dkey in &dkeys {
                 if dkey.dkey.as_bytes() == keys::SELF.as_bytes() {
                     continue;
                 }
@@ -266,11 +246,8 @@ impl Repair {
                 }
                 facts.entries.push(Entry { name, record, whole, is_symlink });
             }
-            match listed.dkeys.last() {
-                Some(last) if !listed.end => after = last.cursor.clone(),
-                _ => return Ok(()),
-            }
         }
+        Ok(())
     }
 
     /// The record, if it or what a flipped bit left of it can be believed; and whether it is whole.
@@ -292,13 +269,9 @@ impl Repair {
     }
 
     async fn gather_table(&self, facts: &mut Facts) -> Result<()> {
-        let mut after = Cursor::Start;
-        loop {
-            let page = Page { after, entries_max: PAGE, bytes_max: PAGE_BYTES_MAX };
-            let akeys = vec![Akey::from(keys::INODE)];
-            let listed =
-                self.container.list_dkeys(keys::TABLE_OID, akeys, RECORD_BYTES_MAX, page).await?;
-            for dkey in &listed.dkeys {
+        let mut listing = Dkeys::of(&self.container, keys::TABLE_OID, &[keys::INODE]);
+        while let Some(dkeys) = listing.next().await? {
+            for dkey in &dkeys {
                 let Some(ino) = dkey.dkey.to_u64().map(Ino) else { continue };
                 let place = Place::table(ino);
                 let value = dkey.values.first().map(|(_, value)| value);
@@ -312,21 +285,14 @@ impl Repair {
                 });
                 facts.table.insert(ino, record);
             }
-            match listed.dkeys.last() {
-                Some(last) if !listed.end => after = last.cursor.clone(),
-                _ => return Ok(()),
-            }
         }
+        Ok(())
     }
 
     async fn gather_orphans(&self, facts: &mut Facts) -> Result<()> {
-        let mut after = Cursor::Start;
-        loop {
-            let page = Page { after, entries_max: PAGE, bytes_max: PAGE_BYTES_MAX };
-            let akeys = vec![Akey::from(keys::INODE)];
-            let listed =
-                self.container.list_dkeys(keys::ORPHANS_OID, akeys, RECORD_BYTES_MAX, page).await?;
-            for dkey in &listed.dkeys {
+        let mut listing = Dkeys::of(&self.container, keys::ORPHANS_OID, &[keys::INODE]);
+        while let Some(dkeys) = listing.next().await? {
+            for dkey in &dkeys {
                 let place = Place { object: keys::ORPHANS_OID, dkey: dkey.dkey.clone() };
                 let ino = keys::orphan_of(&dkey.dkey).map(|(_, ino)| ino);
                 let value = dkey.values.first().map(|(_, value)| value);
@@ -334,11 +300,8 @@ impl Repair {
                 let record = record.filter(|record| whole && Some(record.ino) == ino);
                 facts.orphans.push((dkey.dkey.clone(), ino, record));
             }
-            match listed.dkeys.last() {
-                Some(last) if !listed.end => after = last.cursor.clone(),
-                _ => return Ok(()),
-            }
         }
+        Ok(())
     }
 
     /// Inode numbers that are in use are never given out again.
@@ -698,7 +661,7 @@ impl Repair {
     /// Nothing is in the object.
     async fn is_bare(&self, oid: ObjectId, is_directory: bool) -> Result<bool> {
         if is_directory {
-            let page = Page { after: Cursor::Start, entries_max: 1, bytes_max: PAGE_BYTES_MAX };
+            let page = Page { after: Cursor::Start, entries_max: 1, bytes_max: 1 << 10 };
             let listed = self.container.list_dkeys(oid, vec![], 0, page).await?;
             return Ok(listed.dkeys.is_empty());
         }
