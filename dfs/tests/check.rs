@@ -9,16 +9,6 @@ use daos_types::rpc::{KeyRef, Op};
 use daos_types::{Akey, Dkey, ObjectClass, ObjectId, ObjectType};
 use dfs::{Dfs, Ino, XattrSet};
 
-fn directory_oid(ino: Ino) -> ObjectId {
-    let user = u32::from(ino.counter() == 1);
-    let lo = if user == 1 { 0 } else { ino.counter() };
-    ObjectId::new(ObjectType::MultiHashed, ObjectClass::S1, user, lo)
-}
-
-fn file_oid(ino: Ino) -> ObjectId {
-    ObjectId::new(ObjectType::ArrayByte, ObjectClass::SX, 0, ino.counter())
-}
-
 struct Some4 {
     d: Ino,
     f: Ino,

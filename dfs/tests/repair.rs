@@ -11,16 +11,6 @@ use dfs::{Dfs, Ino, Repaired};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
 
-fn directory_oid(ino: Ino) -> ObjectId {
-    let user = u32::from(ino.counter() == 1);
-    let lo = if user == 1 { 0 } else { ino.counter() };
-    ObjectId::new(ObjectType::MultiHashed, ObjectClass::S1, user, lo)
-}
-
-fn file_oid(ino: Ino) -> ObjectId {
-    ObjectId::new(ObjectType::ArrayByte, ObjectClass::SX, 0, ino.counter())
-}
-
 fn table_oid() -> ObjectId {
     ObjectId::new(ObjectType::DkeyUint64, ObjectClass::SX, 2, 0)
 }

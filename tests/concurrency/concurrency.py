@@ -409,7 +409,7 @@ def main():
     store = Store("--size=4G")
     try:
         claims = Concurrency(store, options.seed, 60 if options.long else 16)
-        for claim, test in (
+        results.run_all(
             ("random_operations_of_many_leave_a_sound_tree", claims.random_operations),
             ("renames_do_not_make_a_loop", claims.loops),
             ("a_listing_has_what_stays_once", claims.readdir),
@@ -418,8 +418,7 @@ def main():
             ("one_name_is_made_by_one", claims.same_name),
             ("a_replaced_name_is_always_there", claims.replaced),
             ("the_store_is_sound_afterwards", claims.sound),
-        ):
-            results.run(claim, test)
+        )
     finally:
         store.end()
     results.end()

@@ -14,11 +14,10 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from store import BLOCK, Results, Skipped, Store, need  # noqa: E402
+from store import BLOCK, Results, Skipped, Store, at_once, need  # noqa: E402
 
 SIZE = 160 << 20
 ROUNDS = 10
@@ -277,35 +276,20 @@ class Full:
         fill_file(f"{self.mnt}/ballast", 64 << 10)
         os.truncate(f"{self.mnt}/ballast", os.stat(f"{self.mnt}/ballast").st_size - 3 * MIB)
         need(self.store.wait_available(2 * MIB, RECLAIM_SECONDS) >= 2 * MIB, "3 MiB were cut off")
-        stop, failures, counts = threading.Event(), [], [0] * 6
+        stop = time.monotonic() + 8
 
         def work(number):
             rng = random.Random(number)
-            fd = os.open(path, os.O_RDWR)
-            try:
-                while not stop.is_set():
+            with open(path, "r+b", buffering=0) as file:
+                while time.monotonic() < stop:
                     at = rng.randrange(length // MIB) * MIB
                     if number < 4:
-                        os.pwrite(fd, content(path, at // MIB, MIB)[: 256 << 10], at)
+                        os.pwrite(file.fileno(), content(path, at // MIB, MIB)[: 256 << 10], at)
                     else:
-                        found = os.pread(fd, MIB, at)
+                        found = os.pread(file.fileno(), MIB, at)
                         need(found == content(path, at // MIB, MIB), f"{path} at {at}")
-                    counts[number] += 1
-            except Exception as error:  # noqa: BLE001
-                failures.append(error)
-                stop.set()
-            finally:
-                os.close(fd)
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-        for thread in threads:
-            thread.start()
-        time.sleep(8)
-        stop.set()
-        for thread in threads:
-            thread.join(60)
-            need(not thread.is_alive(), "a writer hangs")
-        need(not failures, f"after {counts}: {failures[:1]}")
+        at_once(6, work)
         verify_file(path, length)
         remove(path)
         remove(f"{self.mnt}/ballast")
@@ -350,45 +334,35 @@ class Full:
     def at_once(self):
         """Writers, deleters and readers at once while it is full: ENOSPC or success, and what succeeded is there."""
         stop = time.monotonic() + 8
-        failures = []
 
         def work(number):
             rng, there, base = random.Random(number), {}, f"{self.mnt}/at-once-{number}"
             os.mkdir(base)
-            try:
-                while time.monotonic() < stop:
-                    index = rng.randrange(100)
-                    path = f"{base}/{index}"
-                    if index in there and rng.random() < 0.3:
-                        with open(path, "rb") as file:
-                            need(file.read() == content(base, index, there[index]), f"{path}")
-                    elif index in there and rng.random() < 0.3:
-                        os.unlink(path)
-                        del there[index]
-                    elif index not in there:
-                        length = rng.choice((BLOCK, 64 << 10, MIB, 4 * MIB))
-                        try:
-                            with open(path, "wb", buffering=0) as file:
-                                need(file.write(content(base, index, length)) <= length, "a write")
-                                length = os.fstat(file.fileno()).st_size
-                            there[index] = length
-                        except OSError as error:
-                            only_no_space(error)
-                            if os.path.exists(path):
-                                os.unlink(path)
-                for index, length in there.items():
-                    with open(f"{base}/{index}", "rb") as file:
-                        need(file.read() == content(base, index, length), f"{base}/{index} in the end")
-            except Exception as error:  # noqa: BLE001
-                failures.append(error)
+            while time.monotonic() < stop:
+                index = rng.randrange(100)
+                path = f"{base}/{index}"
+                if index in there and rng.random() < 0.3:
+                    with open(path, "rb") as file:
+                        need(file.read() == content(base, index, there[index]), f"{path}")
+                elif index in there and rng.random() < 0.3:
+                    os.unlink(path)
+                    del there[index]
+                elif index not in there:
+                    length = rng.choice((BLOCK, 64 << 10, MIB, 4 * MIB))
+                    try:
+                        with open(path, "wb", buffering=0) as file:
+                            need(file.write(content(base, index, length)) <= length, "a write")
+                            length = os.fstat(file.fileno()).st_size
+                        there[index] = length
+                    except OSError as error:
+                        only_no_space(error)
+                        if os.path.exists(path):
+                            os.unlink(path)
+            for index, length in there.items():
+                with open(f"{base}/{index}", "rb") as file:
+                    need(file.read() == content(base, index, length), f"{base}/{index} in the end")
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(120)
-            need(not thread.is_alive(), "somebody hangs")
-        need(not failures, f"{failures[:2]}")
+        at_once(6, work)
         for number in range(6):
             remove(f"{self.mnt}/at-once-{number}")
         self.comes_back()

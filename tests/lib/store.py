@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -147,6 +148,11 @@ class Results:
         self.passed += 1
         print(f"ok      {claim} ({time.monotonic() - start:.1f} s){': ' + said if said else ''}", flush=True)
 
+    def run_all(self, *claims):
+        """Each is a claim and its test."""
+        for claim, test in claims:
+            self.run(claim, test)
+
     def end(self):
         print(f"{self.suite}: {self.passed} passed, {self.failed} failed, {self.skipped} skipped")
         if "COUNTS" in os.environ:
@@ -164,6 +170,26 @@ def close_files_of(error):
                 os.close(fd)
         except OSError:
             pass
+
+
+def at_once(count, work, seconds=120):
+    """Runs work(0) to work(count - 1), each in a thread, until all have ended. What the first one raised that failed is raised here."""
+    failures = []
+
+    def run(number):
+        try:
+            work(number)
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds)
+        need(not thread.is_alive(), "somebody hangs")
+    if failures:
+        raise failures[0]
 
 
 def need(holds, what):

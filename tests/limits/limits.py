@@ -356,7 +356,7 @@ def main():
     store = Store("--size=16G")
     try:
         limits = Limits(store)
-        for claim, test in (
+        results.run_all(
             ("names_have_255_bytes", limits.names),
             ("paths_have_4095_bytes_and_trees_are_deeper", limits.paths),
             ("a_sparse_file_has_a_tebibyte", limits.sparse),
@@ -370,8 +370,7 @@ def main():
             ("a_directory_has_many_files", limits.many_files),
             ("memory_is_bounded_whatever_the_number_of_files", limits.memory),
             ("the_store_is_sound_afterwards", limits.sound),
-        ):
-            results.run(claim, test)
+        )
     finally:
         store.end()
     results.end()

@@ -6,10 +6,9 @@ usage: quota.py [WORD...]     WORD: run only the claims with one of these words 
 import errno
 import os
 import sys
-import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from store import BLOCK, Results, Skipped, Store, need, refused  # noqa: E402
+from store import BLOCK, Results, Skipped, Store, at_once, need, refused  # noqa: E402
 
 MIB = 1 << 20
 
@@ -123,20 +122,7 @@ class Quota:
         """Many writers do not get past it together."""
         os.unlink(f"{self.mnt}/big")
         self.set(32 * MIB, 0)
-        written, failures = [0] * 8, []
-
-        def work(number):
-            try:
-                written[number] = self.fill(f"{self.mnt}/at-once-{number}", 100_000)
-            except Exception as error:  # noqa: BLE001
-                failures.append(error)
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(120)
-        need(not failures, f"{failures[:1]}")
+        at_once(8, lambda number: self.fill(f"{self.mnt}/at-once-{number}", 100_000))
         stored = sum(os.stat(f"{self.mnt}/at-once-{number}").st_blocks * 512 for number in range(8))
         need(31 * MIB <= stored <= 32 * MIB, f"{stored} bytes are stored")
         for number in range(8):
@@ -154,15 +140,14 @@ def main():
         if not store.has_command("container", "set-prop"):
             raise Skipped("this daos has no set-prop")
         quota = Quota(store)
-        for claim, test in (
+        results.run_all(
             ("bytes_are_limited_and_df_shows_the_quota", quota.bytes_),
             ("what_does_not_grow_goes_on_at_the_quota", quota.no_growth),
             ("inodes_are_limited", quota.inodes),
             ("a_quota_below_what_is_there_keeps_it_from_growing", quota.below_usage),
             ("writers_do_not_get_past_it_together", quota.at_once),
             ("the_store_is_sound_afterwards", quota.sound),
-        ):
-            results.run(claim, test)
+        )
     finally:
         store.end()
     results.end()

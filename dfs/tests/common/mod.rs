@@ -6,11 +6,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use daos_client::{Client, Container};
 use daos_model::spawn_model;
+use daos_types::{ObjectClass, ObjectId, ObjectType};
 use dfs::{Attr, Caller, Dfs, Handle, Ino, MountOptions, Result};
 pub use futures_lite::future::block_on;
 
 pub const ROOT_USER: Caller = Caller::new(0, 0);
 pub const USER: Caller = Caller::new(1000, 100);
+
+pub fn directory_oid(ino: Ino) -> ObjectId {
+    let user = u32::from(ino.counter() == 1);
+    let lo = if user == 1 { 0 } else { ino.counter() };
+    ObjectId::new(ObjectType::MultiHashed, ObjectClass::S1, user, lo)
+}
+
+pub fn file_oid(ino: Ino) -> ObjectId {
+    ObjectId::new(ObjectType::ArrayByte, ObjectClass::SX, 0, ino.counter())
+}
 
 /// An empty container of a new model target.
 pub async fn container() -> Container {

@@ -585,14 +585,15 @@ mod tests {
 
     use bytes::Bytes;
     use daos_media::{Device, How, MemDevice};
+    use daos_types::StoreId;
     use daos_types::rpc::{ContainerInfo, KeyRef, Op, Reply, Request, Transact};
     use daos_types::{BLOCK_BYTES, Dkey, Epoch, ObjectClass, ObjectId, ObjectType, PoolId};
-    use daos_types::{StoreId, TargetId};
     use daos_xstream::{Handle, sim};
     use uuid::Uuid;
 
     use super::*;
-    use crate::store::{BlockRun, FormatOptions, OpenOptions, Store, Sync, Tx, TxOptions};
+    use crate::store::{BlockRun, FormatOptions, Store, Tx, TxOptions};
+    use crate::testing;
     use crate::vos::VosOptions;
 
     const CONTAINER: ContainerId = ContainerId(1);
@@ -602,13 +603,8 @@ mod tests {
         let device = MemDevice::new(64 << 20);
         let options = FormatOptions { store: StoreId(Uuid::from_u128(1)), wal_bytes: None };
         Store::format(device.clone(), handle.clone(), options).await.unwrap();
-        let options = OpenOptions {
-            target: TargetId(0),
-            memory_buckets: 64,
-            sync: Sync::Posix,
-            read_only: false,
-        };
-        let store = Store::open(device.clone(), handle.clone(), options).await.unwrap();
+        let store =
+            Store::open(device.clone(), handle.clone(), testing::options(64)).await.unwrap();
         let vos = Vos::open(store, handle, VosOptions::default()).await.unwrap();
         let pool = PoolId(Uuid::from_u128(2));
         vos.handle(Request::PoolCreate { id: pool, label: "p".into() }).await.unwrap();

@@ -139,26 +139,22 @@ mod tests {
         ATTRIBUTE_BYTES_MAX, ContainerInfo, ContainerUsage, Fetch, FetchPart, Fetched, KeyRef, Op,
         Request, Transact,
     };
-    use daos_types::{Dkey, Epoch, ObjectClass, ObjectId, ObjectType, StoreId, TargetId};
+    use daos_types::{Dkey, Epoch, ObjectClass, ObjectId, ObjectType, StoreId};
     use daos_xstream::{Handle, sim};
     use uuid::Uuid;
 
     use super::*;
     use crate::container::SNAPSHOTS_MAX;
-    use crate::store::{FormatOptions, OpenOptions, Store, Sync};
+    use crate::store::{FormatOptions, Store};
+    use crate::testing;
     use crate::vos::VosOptions;
 
     const POOL: PoolId = PoolId(Uuid::from_u128(2));
     const ID: ContainerId = ContainerId(1);
 
     async fn open(device: &Rc<MemDevice>, handle: &Handle) -> Rc<Vos> {
-        let options = OpenOptions {
-            target: TargetId(0),
-            memory_buckets: 64,
-            sync: Sync::Posix,
-            read_only: false,
-        };
-        let store = Store::open(device.clone(), handle.clone(), options).await.unwrap();
+        let store =
+            Store::open(device.clone(), handle.clone(), testing::options(64)).await.unwrap();
         Vos::open(store, handle.clone(), VosOptions::default()).await.unwrap()
     }
 
@@ -278,13 +274,8 @@ mod tests {
             let (device, vos) = fixture(&handle).await;
             vos.stop().await.unwrap();
             drop(vos);
-            let options = OpenOptions {
-                target: TargetId(0),
-                memory_buckets: 32,
-                sync: Sync::Posix,
-                read_only: false,
-            };
-            let store = Store::open(device.clone(), handle.clone(), options).await.unwrap();
+            let store =
+                Store::open(device.clone(), handle.clone(), testing::options(32)).await.unwrap();
             let vos = Vos::open(store, handle.clone(), VosOptions::default()).await.unwrap();
             let object = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 0, 1);
             let key = KeyRef::new(object, Dkey::from_u64(1), "0");

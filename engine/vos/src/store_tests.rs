@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use daos_media::{Device, MemDevice};
-use daos_types::{ContainerId, ObjectClass, ObjectId, ObjectType, StoreId, TargetId};
+use daos_types::{ContainerId, ObjectClass, ObjectId, ObjectType, StoreId};
 use daos_xstream::{Handle, sim};
 
 use crate::btree::{Reached, Tree, TreeCheck};
@@ -14,20 +14,14 @@ use crate::kv_model::{Mix, change, pairs_of};
 use crate::object::{Body, Object, ObjectTable, Record};
 use crate::pages::{Abort, BUCKET_HEADER_BYTES, BucketId, Pages, PagesMut};
 use crate::reclaim::{Entry, EntryBody, Reclaim, roots as roots_of};
-use crate::testing::Random;
-use crate::{Claim, FormatOptions, MEMORY_BUCKETS_MIN, OpenOptions, Store, Sync, Tx, TxOptions};
+use crate::testing::{self, Random};
+use crate::{Claim, FormatOptions, MEMORY_BUCKETS_MIN, Store, Tx, TxOptions};
 
 const DEVICE_BYTES: u64 = 64 << 20;
 const RECLAIM: TxOptions = TxOptions { claim: Claim::GiveBack, background: true };
 
 async fn open(device: &Rc<dyn Device>, handle: &Handle) -> Store {
-    let options = OpenOptions {
-        target: TargetId(0),
-        memory_buckets: MEMORY_BUCKETS_MIN,
-        sync: Sync::Posix,
-        read_only: false,
-    };
-    Store::open(device.clone(), handle.clone(), options).await.unwrap()
+    Store::open(device.clone(), handle.clone(), testing::options(MEMORY_BUCKETS_MIN)).await.unwrap()
 }
 
 /// A store with an object table and a reclaim list, whose roots stand in the root bucket.

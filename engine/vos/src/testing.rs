@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use daos_types::TargetId;
+
 use crate::btree::Fingers;
 use crate::pages::{
     Abort, BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, BucketKind, Pages, PagesMut,
 };
+use crate::store::{OpenOptions, Sync};
 
 /// Buckets in memory, numbered from 1. Counts what a transaction would log.
 #[derive(Clone, Default)]
@@ -34,6 +37,11 @@ impl MemoryPages {
         assert!(at + len <= BUCKET_BYTES, "{at}+{len} is past the end of {bucket:?}");
         &mut self.buckets.get_mut(&bucket).expect("the bucket is allocated").1[at..at + len]
     }
+}
+
+/// How tests open a store, with so much memory.
+pub(crate) fn options(memory_buckets: usize) -> OpenOptions {
+    OpenOptions { target: TargetId(0), memory_buckets, sync: Sync::Posix, read_only: false }
 }
 
 /// Random numbers from a seed (splitmix64), for tests that must run again the same.

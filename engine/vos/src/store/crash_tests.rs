@@ -522,30 +522,37 @@ fn what_is_two_seconds_old_survives_a_power_cut_in_every_mode() {
     }
 }
 
+/// Where the log begins in these stores.
+const RING: u64 = 8 << 20;
+
+/// A crashed store whose log has 20 blocks, each a change of the same 8 bytes (at 64) of its root, to 0, 1, ... 19.
+async fn log_of_20_blocks(handle: &Handle) -> (Rc<dyn Device>, BucketId) {
+    let device: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+    format(&device, handle).await;
+    let store = Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+    let root = store.root();
+    for index in 0..20_u64 {
+        let put = |tx: &mut Tx<'_>| tx.write(root, 64, &index.to_le_bytes());
+        store.transact(TxOptions::default(), put).await.unwrap();
+        store.force().await.unwrap();
+    }
+    (device, root)
+}
+
 #[test]
 fn one_flipped_bit_of_the_log_costs_nothing_and_is_reported() {
     for seed in 0..40 {
         sim::run(seed, move |handle| async move {
-            let device: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-            format(&device, &handle).await;
-            let store =
-                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
-            let root = store.root();
-            for index in 0..20_u64 {
-                let put = |tx: &mut Tx<'_>| tx.write(root, 64, &index.to_le_bytes());
-                store.transact(TxOptions::default(), put).await.unwrap();
-                store.force().await.unwrap();
-            }
-            drop(store);
+            let (device, root) = log_of_20_blocks(&handle).await;
             let fault = FaultDevice::new(device.clone(), handle.clone(), seed);
             let (block, bit) = (handle.random_u64() % 20, handle.random_u64() % 8);
-            let address = (8 << 20) + block * 4096 + handle.random_u64() % 4096;
+            let address = RING + block * 4096 + handle.random_u64() % 4096;
             fault.rot(address, 1 << bit).await.unwrap();
             let store = Store::open(device, handle.clone(), options(Sync::Posix)).await.unwrap();
             let page = store.view(|view| Ok(view.page(root)?[64..72].to_vec())).await;
             assert_eq!(page.unwrap().0, 19_u64.to_le_bytes());
             let findings = store.check_device().await.unwrap();
-            let named = format!("Wal at byte {}", (8 << 20) + block * 4096);
+            let named = format!("Wal at byte {}", RING + block * 4096);
             assert!(findings.iter().any(|finding| finding.contains(&named)), "{findings:?}");
         });
     }
@@ -556,25 +563,15 @@ fn damage_of_the_log_below_its_mark_is_reported_not_skipped() {
     let mut reported = 0;
     for seed in 0..40 {
         let damaged = sim::run(seed, move |handle| async move {
-            let device: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-            format(&device, &handle).await;
-            let store =
-                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
-            let root = store.root();
-            for index in 0..20_u64 {
-                let put = |tx: &mut Tx<'_>| tx.write(root, 64, &index.to_le_bytes());
-                store.transact(TxOptions::default(), put).await.unwrap();
-                store.force().await.unwrap();
-            }
-            drop(store);
-            // The ring begins at 8 MiB; the store has used its first 20 blocks. The last has no proof after it.
+            let (device, root) = log_of_20_blocks(&handle).await;
+            // The last has no proof after it.
             let fault = FaultDevice::new(device.clone(), handle.clone(), seed);
             let block = handle.random_u64() % 20;
-            fault.rot((8 << 20) + block * 4096 + handle.random_u64() % 4096, 0x41).await.unwrap();
+            fault.rot(RING + block * 4096 + handle.random_u64() % 4096, 0x41).await.unwrap();
             match Store::open(device, handle.clone(), options(Sync::Posix)).await {
                 Err(OpenError::Engine(Error::Damaged(damage))) => {
                     assert_eq!(damage.place, Place::Wal);
-                    assert_eq!(damage.address, (8 << 20) + block * 4096);
+                    assert_eq!(damage.address, RING + block * 4096);
                     true
                 }
                 Err(error) => panic!("{error}"),
