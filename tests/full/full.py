@@ -276,7 +276,7 @@ class Full:
         fill_file(f"{self.mnt}/ballast", 64 << 10)
         os.truncate(f"{self.mnt}/ballast", os.stat(f"{self.mnt}/ballast").st_size - 3 * MIB)
         need(self.store.wait_available(2 * MIB, RECLAIM_SECONDS) >= 2 * MIB, "3 MiB were cut off")
-        stop = time.monotonic() + 8
+        stop, counts = time.monotonic() + 8, [0] * 6
 
         def work(number):
             rng = random.Random(number)
@@ -288,6 +288,7 @@ class Full:
                     else:
                         found = os.pread(file.fileno(), MIB, at)
                         need(found == content(path, at // MIB, MIB), f"{path} at {at}")
+                    counts[number] += 1
 
         at_once(6, work)
         verify_file(path, length)
