@@ -171,6 +171,14 @@ impl Change {
 
     /// Does it, all or nothing. `None`: what was read is old, nothing changed.
     pub(crate) async fn commit(self, container: &Container) -> Result<Option<Epoch>> {
+        Ok(self.commit_and_tell(container).await?.map(|(epoch, _)| epoch))
+    }
+
+    /// As `commit`; with the stored bytes of the first operation's object, if they are known now.
+    pub(crate) async fn commit_and_tell(
+        self,
+        container: &Container,
+    ) -> Result<Option<(Epoch, Option<u64>)>> {
         assert!(self.conditions.len() <= OPS_MAX && self.ops.len() <= OPS_MAX);
         let mut transaction = container.transaction();
         for condition in self.conditions {
@@ -179,8 +187,8 @@ impl Change {
         for op in self.ops {
             transaction.push(op);
         }
-        match transaction.commit().await {
-            Ok(epoch) => Ok(Some(epoch)),
+        match transaction.commit_and_tell().await {
+            Ok(done) => Ok(Some(done)),
             Err(daos_types::Error::Condition { index }) => {
                 match self.otherwise.get(index as usize) {
                     Some(Else::ReadAgain) => Ok(None),

@@ -171,10 +171,12 @@ impl Dfs {
         let data = fitting(loaded.record.chunk_bytes, offset, data)?;
         let change = write_change(&loaded.record, offset, &data);
         let writing = inode.writing(&self.cache, offset..offset + data.len() as u64);
-        let Some(epoch) = change.commit(&self.container).await? else {
+        let generation = inode.generation();
+        let Some((epoch, stored)) = change.commit_and_tell(&self.container).await? else {
             return Err(Error::Protocol { asked: "write without conditions" });
         };
-        note_written(&inode, &loaded.record, offset + data.len() as u64, epoch);
+        let end = offset + data.len() as u64;
+        note_written(&inode, &loaded.record, end, epoch, (generation, stored));
         drop(writing);
         Ok(data.len())
     }
@@ -196,8 +198,10 @@ impl Dfs {
                 change.expect_record(&place, record);
             }
             let writing = inode.writing(&self.cache, offset..offset + data.len() as u64);
-            if let Some(epoch) = change.commit(&self.container).await? {
-                note_written(inode, record, offset + data.len() as u64, epoch);
+            let generation = inode.generation();
+            if let Some((epoch, stored)) = change.commit_and_tell(&self.container).await? {
+                let end = offset + data.len() as u64;
+                note_written(inode, record, end, epoch, (generation, stored));
                 return Ok(data.len());
             }
             drop(writing);
@@ -260,19 +264,22 @@ pub(crate) fn expect_end(change: &mut Change, record: &Record, info: &ObjectInfo
     change.expect(Condition::ArrayEnd { object: record.oid, akey: keys::DATA.into(), dkey, end });
 }
 
-/// An own write ended at `end`: size and data epoch are known without asking, the space it took is not.
-fn note_written(inode: &Inode, record: &Record, end: u64, epoch: Epoch) {
+/// An own write ended at `end`: size and data epoch are known without asking; so is the space, if it was told and nothing else changed
+/// the file since `generation`.
+fn note_written(
+    inode: &Inode,
+    record: &Record,
+    end: u64,
+    epoch: Epoch,
+    (generation, stored): (u64, Option<u64>),
+) {
     let last = (end - 1) / record.chunk_bytes;
     let array_end = (last + 1, end - last * record.chunk_bytes);
-    inode.change_facts(|facts| match facts {
-        Facts::File(info) => Some(Facts::File(ObjectInfo {
-            data_epoch: info.data_epoch.max(epoch),
-            array_end: info.array_end.max(array_end),
-            stored_bytes: info.stored_bytes,
-        })),
-        Facts::Directory { .. } => None,
+    inode.wrote(generation, stored, |info| ObjectInfo {
+        data_epoch: info.data_epoch.max(epoch),
+        array_end: info.array_end.max(array_end),
+        stored_bytes: info.stored_bytes,
     });
-    inode.space_changed();
 }
 
 /// The pieces of a read in one run; without a copy when there is one.

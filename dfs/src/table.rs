@@ -201,11 +201,26 @@ impl Inode {
         self.state().facts
     }
 
-    /// An own change took or gave space, nobody knows how much.
-    pub(crate) fn space_changed(&self) {
+    /// An own write, begun at `generation`, made of the facts what `change` says, and left `stored` bytes, if that was told. If
+    /// anything else has changed since, nobody knows which of the two was later: then the space is to be asked for.
+    pub(crate) fn wrote(
+        &self,
+        generation: u64,
+        stored: Option<u64>,
+        change: impl FnOnce(ObjectInfo) -> ObjectInfo,
+    ) {
         let mut state = self.state();
+        let stored = stored.filter(|_| state.generation == generation);
         state.generation += 1;
-        state.space_unknown = true;
+        state.facts = match state.facts {
+            Some(Facts::File(info)) => {
+                let info = change(info);
+                let stored_bytes = stored.unwrap_or(info.stored_bytes);
+                Some(Facts::File(ObjectInfo { stored_bytes, ..info }))
+            }
+            _ => None,
+        };
+        state.space_unknown = stored.is_none();
     }
 
     /// Before a fetch of facts.

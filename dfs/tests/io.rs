@@ -41,6 +41,24 @@ fn holes_read_as_zeros_and_take_no_space() {
 }
 
 #[test]
+fn the_space_of_a_write_is_what_a_new_mount_sees() {
+    on_a_container(|container| async move {
+        let dfs = mount(&container).await;
+        let f = file_with(&dfs, dfs.root(), "f", b"").await;
+        let mut seen = Vec::new();
+        for (offset, len) in [(0, 300), (100, 900), (0, 9000), (5 * CHUNK, 70_000), (4096, 1)] {
+            write(&dfs, f, offset, &vec![1; len]).await;
+            let chmod = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+            let shown = dfs.setattr(f, chmod).await.unwrap().blocks;
+            let other = mount(&container).await;
+            assert_eq!(shown, other.getattr(f).await.unwrap().blocks, "{len} at {offset}");
+            seen.push(shown);
+        }
+        assert!(seen.is_sorted() && seen[0] > 0 && seen[0] < seen[4], "{seen:?}");
+    });
+}
+
+#[test]
 fn truncate_cuts_and_what_is_written_later_does_not_come_back() {
     on_a_new_filesystem(|dfs| async move {
         let f = file_with(&dfs, dfs.root(), "f", &vec![7; 3 << 20]).await;

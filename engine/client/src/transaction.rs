@@ -100,12 +100,21 @@ impl Transaction {
     /// Sends it. Ok: all of it holds, at the epoch returned. [`Error::Condition`]: nothing changed. [`Error::Stopped`]:
     /// unknown.
     pub async fn commit(self) -> Result<Epoch> {
+        Ok(self.commit_and_tell().await?.0)
+    }
+
+    /// As [`Transaction::commit`]; with the stored bytes that the object of the first operation now has, if they are known without
+    /// asking.
+    pub async fn commit_and_tell(self) -> Result<(Epoch, Option<u64>)> {
         self.container.writable()?;
         let target = self.target()?;
         let Self { container, conditions, ops } = self;
         let request = Transact { container: container.id(), conditions, ops };
         match container.client().call(target, Request::Transact(request)).await? {
-            Reply::Transacted { epoch } => Ok(epoch),
+            // Of several targets, each knows its part.
+            Reply::Transacted { epoch, stored_bytes } => {
+                Ok((epoch, stored_bytes.filter(|_| container.client().targets() == 1)))
+            }
             other => unexpected(&other),
         }
     }

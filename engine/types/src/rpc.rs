@@ -121,6 +121,9 @@ pub enum Reply {
     Done,
     Transacted {
         epoch: Epoch,
+        /// Stored bytes of the object of the first operation, on this target, if the transaction changed that object and the target
+        /// happens to know.
+        stored_bytes: Option<u64>,
     },
     Fetched(Vec<Fetched>),
     Listed(Listed),
@@ -241,6 +244,24 @@ pub enum Op {
         key: KeyRef,
         delta: i64,
     },
+}
+
+impl Op {
+    /// The object that it changes.
+    #[must_use]
+    pub fn object(&self) -> ObjectId {
+        match self {
+            Self::UpdateSingle { key, .. }
+            | Self::UpdateArray { key, .. }
+            | Self::Allocate { key, .. }
+            | Self::PunchRange { key, .. }
+            | Self::PunchAkey(key)
+            | Self::Add { key, .. } => key.object,
+            Self::PunchDkey { object, .. }
+            | Self::PunchDkeysFrom { object, .. }
+            | Self::PunchObject { object } => *object,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -46,6 +46,15 @@ struct Changed {
     touched: bool,
 }
 
+/// What a transaction's closure tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finished {
+    /// There is something to give back in the background.
+    pub detached: bool,
+    /// See `Reply::Transacted`.
+    pub stored_bytes: Option<u64>,
+}
+
 pub(crate) struct Commit<'t, 'a> {
     tx: &'t mut Tx<'a>,
     roots: &'t Roots,
@@ -106,19 +115,23 @@ impl<'t, 'a> Commit<'t, 'a> {
         Abort::Error(Error::Stopped)
     }
 
-    /// Writes what was collected; whether there is now something to give back in the background.
-    pub fn finish(mut self) -> Result<bool, Abort> {
+    /// Writes what was collected. `told`: the object whose stored bytes the answer tells.
+    pub fn finish(mut self, told: Option<ObjectId>) -> Result<Finished, Abort> {
         if self.answered.get() != self.prepared.needs.len() {
             return Err(self.stale());
         }
         self.prepared.publish(self.tx)?;
         self.free()?;
-        for Changed { object, stored_bytes, touched } in std::mem::take(&mut self.changed) {
-            let object = self.object(object);
+        let mut finished = Finished { detached: self.detached, stored_bytes: None };
+        for Changed { object: id, stored_bytes, touched } in std::mem::take(&mut self.changed) {
+            let object = self.object(id);
             let Some(old) = object.header(self.tx)? else { continue };
             let data_epoch = if touched { self.moment.epoch } else { old.data_epoch };
             let stored_bytes = add(old.stored_bytes, stored_bytes);
             let new = ObjectHeader { data_epoch, stored_bytes };
+            if told == Some(id) {
+                finished.stored_bytes = Some(stored_bytes);
+            }
             if new != old {
                 object.change_header(self.tx, new)?;
             }
@@ -129,7 +142,7 @@ impl<'t, 'a> Commit<'t, 'a> {
             self.check_quota(objects, stored_bytes)?;
             self.roots.set_counters(self.tx, self.id, (objects, stored_bytes))?;
         }
-        Ok(self.detached)
+        Ok(finished)
     }
 
     /// Refuses growth past the container's quota. Who gives something back goes on, also where a record gets a little longer.

@@ -8,11 +8,11 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use daos_types::rpc::{ARRAY_OFFSET_MAX, Condition, Op, Reply, Transact};
-use daos_types::{ContainerId, Error, ObjectId, Result};
+use daos_types::{ContainerId, Error, Result};
 use daos_xstream::Stage;
 
 use crate::array::Moment;
-use crate::commit::{Commit, stored_bytes_of};
+use crate::commit::{Commit, Finished, stored_bytes_of};
 use crate::condition::{Verdict, judge};
 use crate::ground::{Ground, PLAN_EPOCH};
 use crate::lock::LockKey;
@@ -65,12 +65,13 @@ impl Vos {
             match attempt {
                 Ok(Some(committed)) => {
                     drop(held.take());
-                    if committed.value {
+                    let Finished { detached, stored_bytes } = committed.value;
+                    if detached {
                         self.background.notify_all();
                     }
                     Stage::Reply.enter();
                     self.store.acknowledged(committed.lsn).await?;
-                    return Ok(Reply::Transacted { epoch: committed.epoch });
+                    return Ok(Reply::Transacted { epoch: committed.epoch, stored_bytes });
                 }
                 Ok(None) => {
                     if matches!(basis, Basis::Guess(_)) {
@@ -96,7 +97,11 @@ impl Vos {
     }
 
     /// Prepares it and commits it; `None`: it has to be planned, or planned again.
-    async fn attempt(&self, request: &Transact, basis: &Basis) -> Result<Option<Committed<bool>>> {
+    async fn attempt(
+        &self,
+        request: &Transact,
+        basis: &Basis,
+    ) -> Result<Option<Committed<Finished>>> {
         let (prepared, judged, claim) = match basis {
             Basis::Nothing => (Prepared::default(), Judged::default(), claim(&request.ops)),
             Basis::Guess(needs) => {
@@ -132,7 +137,7 @@ impl Vos {
         prepared: &Prepared,
         judged: &Judged,
         claim: Claim,
-    ) -> Result<Option<Committed<bool>>> {
+    ) -> Result<Option<Committed<Finished>>> {
         let stale = Cell::new(false);
         let failed = Cell::new(false);
         let run = |tx: &mut crate::store::Tx<'_>| {
@@ -152,7 +157,7 @@ impl Vos {
                 }
             }
             apply(&mut ground, &request.ops)?;
-            ground.finish()
+            ground.finish(request.ops.first().map(Op::object))
         };
         let options = TxOptions { claim, ..TxOptions::default() };
         let result = self.store.transact(options, run).await;
@@ -164,7 +169,7 @@ impl Vos {
             self.store.acknowledged(self.store.newest()).await?;
         }
         if result.is_ok() && !self.watches.is_empty() {
-            let objects = request.ops.iter().map(object_of);
+            let objects = request.ops.iter().map(Op::object);
             objects.for_each(|object| self.watches.disturb(request.container, object));
         }
         result.map(Some)
@@ -273,20 +278,6 @@ impl Vos {
         keys.sort();
         keys.dedup();
         keys
-    }
-}
-
-fn object_of(op: &Op) -> ObjectId {
-    match op {
-        Op::UpdateSingle { key, .. }
-        | Op::UpdateArray { key, .. }
-        | Op::Allocate { key, .. }
-        | Op::PunchRange { key, .. }
-        | Op::PunchAkey(key)
-        | Op::Add { key, .. } => key.object,
-        Op::PunchDkey { object, .. }
-        | Op::PunchDkeysFrom { object, .. }
-        | Op::PunchObject { object } => *object,
     }
 }
 

@@ -190,6 +190,13 @@ impl Run {
             return ours;
         }
         let model = self.model.borrow_mut().handle(self.to_model(&request));
+        if let (
+            Request::Transact(transact),
+            Ok(Reply::Transacted { stored_bytes: Some(told), .. }),
+        ) = (&request, &ours)
+        {
+            self.told_stored_bytes(transact, *told).await;
+        }
         match (&ours, &model) {
             (Ok(ours), Ok(model)) => self.compare(&request, ours, model),
             (Err(Error::Invalid(_)), Err(Error::Invalid(_))) => {}
@@ -197,6 +204,20 @@ impl Run {
             _ => panic!("{request:?}: {ours:?}, but the model {model:?}"),
         }
         ours
+    }
+
+    /// What a transaction tells of its first object is what a fetch says.
+    async fn told_stored_bytes(&self, transact: &Transact, told: u64) {
+        let object = transact.ops[0].object();
+        let part = FetchPart::Object { object, akey: "none".into() };
+        let fetch = Fetch { container: transact.container, epoch: Epoch::MAX, parts: vec![part] };
+        match self.vos().handle(Request::Fetch(fetch)).await {
+            Ok(Reply::Fetched(parts)) => match &parts[..] {
+                [Fetched::Object(Some(info))] => assert_eq!(info.stored_bytes, told),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The request with the model's epochs.
@@ -220,7 +241,7 @@ impl Run {
     fn compare(&self, request: &Request, ours: &Reply, model: &Reply) {
         match (ours, model) {
             (Reply::Done, Reply::Done) => {}
-            (Reply::Transacted { epoch: ours }, Reply::Transacted { epoch: model }) => {
+            (Reply::Transacted { epoch: ours, .. }, Reply::Transacted { epoch: model, .. }) => {
                 self.note_epoch(*ours, *model);
             }
             (Reply::Container(ours), Reply::Container(model)) => {

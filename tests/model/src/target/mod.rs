@@ -122,8 +122,10 @@ impl ModelTarget {
         let epoch = self.next_epoch();
         let seed = self.seed;
         let container = self.container_mut(request.container)?;
+        let told = request.ops.first().map(daos_types::rpc::Op::object);
         transact::transact(&mut container.newest, seed, epoch, request)?;
-        Ok(Reply::Transacted { epoch })
+        let stored_bytes = told.map(|object| container.newest.stored_bytes(object));
+        Ok(Reply::Transacted { epoch, stored_bytes })
     }
 
     fn fetch(&self, fetch: &Fetch) -> Result<Reply> {

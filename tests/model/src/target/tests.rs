@@ -41,7 +41,7 @@ fn entry(name: &'static str) -> KeyRef {
 fn transact(target: &mut ModelTarget, conditions: Vec<Condition>, ops: Vec<Op>) -> Result<Epoch> {
     let request = Transact { container: HOME, conditions, ops };
     match target.handle(Request::Transact(request))? {
-        Reply::Transacted { epoch } => Ok(epoch),
+        Reply::Transacted { epoch, .. } => Ok(epoch),
         other => panic!("{other:?}"),
     }
 }
