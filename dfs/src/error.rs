@@ -51,6 +51,9 @@ pub enum Error {
     /// A directory stands for a container that cannot be shown.
     #[error("entry point: {0}")]
     EntryPoint(crate::uns::Broken),
+    /// A directory that stands for a container would be taken away.
+    #[error("{ino} is the entry point of another container")]
+    IsEntryPoint { ino: crate::Ino, text: bytes::Bytes },
     #[error("read-only filesystem")]
     ReadOnly,
 
@@ -94,7 +97,7 @@ impl Error {
             Self::Exists => libc::EEXIST,
             Self::NotDirectory => libc::ENOTDIR,
             Self::IsDirectory => libc::EISDIR,
-            Self::NotEmpty => libc::ENOTEMPTY,
+            Self::NotEmpty | Self::IsEntryPoint { .. } => libc::ENOTEMPTY,
             Self::NameTooLong { .. } => libc::ENAMETOOLONG,
             Self::Invalid(_) => libc::EINVAL,
             Self::NotPermitted(_) => libc::EPERM,

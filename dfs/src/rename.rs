@@ -33,6 +33,7 @@ struct Name<'a> {
 }
 
 impl Dfs {
+    /// A directory that stands for a container is not replaced (`IsEntryPoint`).
     pub async fn rename(
         &self,
         parent: Ino,
@@ -41,15 +42,37 @@ impl Dfs {
         new_name: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
+        let to = Name { parent: new_parent, name: new_name };
+        self.rename_name(Name { parent, name }, to, flags, None).await
+    }
+
+    /// As `rename`, also over the directory `allowed`: the caller has seen that with it nothing is lost.
+    pub async fn rename_allowing(
+        &self,
+        (parent, name): (Ino, &[u8]),
+        (new_parent, new_name): (Ino, &[u8]),
+        flags: RenameFlags,
+        allowed: Ino,
+    ) -> Result<()> {
+        let to = Name { parent: new_parent, name: new_name };
+        self.rename_name(Name { parent, name }, to, flags, Some(allowed)).await
+    }
+
+    async fn rename_name(
+        &self,
+        from: Name<'_>,
+        to: Name<'_>,
+        flags: RenameFlags,
+        allowed: Option<Ino>,
+    ) -> Result<()> {
         self.writable()?;
-        check_old_name(name)?;
-        match check_new_name(new_name) {
+        check_old_name(from.name)?;
+        match check_new_name(to.name) {
             Err(Error::Exists) => return Err(Error::Invalid("`.` and `..` cannot be renamed")),
             checked => checked?,
         }
-        let (from, to) = (Name { parent, name }, Name { parent: new_parent, name: new_name });
         for attempt in 0..TRIES_MAX {
-            if self.try_rename(from, to, flags, attempt == 0).await? {
+            if self.try_rename(from, to, flags, allowed, attempt == 0).await? {
                 return Ok(());
             }
         }
@@ -62,6 +85,7 @@ impl Dfs {
         from: Name<'_>,
         to: Name<'_>,
         flags: RenameFlags,
+        allowed: Option<Ino>,
         remembered: bool,
     ) -> Result<bool> {
         let known = self.remembered_whole(from.parent, from.name).filter(|_| remembered);
@@ -82,6 +106,9 @@ impl Dfs {
         }
         if !judge(&source, target.as_ref(), flags)? {
             return Ok(true);
+        }
+        if let Some(target) = target.as_ref().filter(|_| !flags.exchange) {
+            self.check_no_entry_point(target, allowed).await?;
         }
         let inode = self.inode(source.ino())?;
         let other = target.as_ref().map(|target| self.inode(target.ino())).transpose()?;

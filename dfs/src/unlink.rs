@@ -17,7 +17,7 @@ use crate::lookup::check_old_name;
 use crate::mount::Dfs;
 use crate::record::Record;
 use crate::table::{Home, Inode, Loaded};
-use crate::{Error, Ino, Kind, Result, Time};
+use crate::{Error, Ino, Kind, Result, Time, uns};
 
 /// What the loss of a name leaves of the inode; known to the table when the transaction is through.
 pub(crate) struct Left {
@@ -36,14 +36,26 @@ impl Left {
 
 impl Dfs {
     pub async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        self.take_away(parent, name, false).await
+        self.take_away(parent, name, false, None).await
     }
 
+    /// A directory that stands for a container is refused (`IsEntryPoint`).
     pub async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        self.take_away(parent, name, true).await
+        self.take_away(parent, name, true, None).await
     }
 
-    async fn take_away(&self, parent: Ino, name: &[u8], directory: bool) -> Result<()> {
+    /// As `rmdir`, also of the directory `allowed`: the caller has seen that with it nothing is lost.
+    pub async fn rmdir_allowing(&self, parent: Ino, name: &[u8], allowed: Ino) -> Result<()> {
+        self.take_away(parent, name, true, Some(allowed)).await
+    }
+
+    async fn take_away(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        directory: bool,
+        allowed: Option<Ino>,
+    ) -> Result<()> {
         self.writable()?;
         check_old_name(name)?;
         for attempt in 0..TRIES_MAX {
@@ -64,6 +76,7 @@ impl Dfs {
                 (Kind::Directory, true) | (_, false) => {}
                 (_, true) => return Err(Error::NotDirectory),
             }
+            self.check_no_entry_point(&named, allowed).await?;
             let inode = self.inode(named.ino())?;
             let turn = inode.turn(crate::lock::How::Exclusive).await;
             let now = self.now();
@@ -84,6 +97,28 @@ impl Dfs {
             inode.doubt();
         }
         Err(Error::Contended { tries: TRIES_MAX })
+    }
+
+    /// Costs nothing: the xattrs of an entry come with it.
+    pub(crate) async fn check_no_entry_point(
+        &self,
+        named: &Named,
+        allowed: Option<Ino>,
+    ) -> Result<()> {
+        let ino = named.ino();
+        let plain = named.kind() != Kind::Directory || !named.loaded.record.may_have_xattrs();
+        if plain || allowed == Some(ino) {
+            return Ok(());
+        }
+        let text = match named.in_table() {
+            true => self.entry_point(ino).await?,
+            false => {
+                let key = keys::xattr_akey(uns::XATTR.as_bytes());
+                let found = named.extras.iter().find(|(akey, _)| *akey == key);
+                found.map(|(_, text)| text.clone())
+            }
+        };
+        text.map_or(Ok(()), |text| Err(Error::IsEntryPoint { ino, text }))
     }
 
     fn remembered_for_removal(&self, parent: Ino, name: &[u8], directory: bool) -> Option<Named> {

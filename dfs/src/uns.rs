@@ -83,15 +83,6 @@ impl Dfs {
             Err(error) => Err(error),
         }
     }
-
-    /// As `entry_point`, of a name; `None` also if there is no such name.
-    pub async fn entry_point_at(&self, parent: Ino, name: &[u8]) -> Result<Option<(Ino, Bytes)>> {
-        let ino = match self.find(parent, name).await {
-            Err(Error::NoEntry) => return Ok(None),
-            found => found?,
-        };
-        Ok(self.entry_point(ino).await?.map(|text| (ino, text)))
-    }
 }
 
 #[cfg(test)]

@@ -210,20 +210,12 @@ impl Namespace {
         }
     }
 
-    /// Refuses to take away a name by which something would be lost.
-    async fn check_removal(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        let shown = self.inside(parent).await?;
-        let Some((door, text)) = shown.dfs.entry_point_at(parent, name).await? else {
-            return Ok(());
-        };
-        match self.containers.behind(&text, &shown, parent).await {
+    /// Whether an entry point in `parent`, which is to be taken away, shows nothing that would be lost.
+    async fn check_removal(&self, shown: &Shown, parent: Ino, text: &[u8]) -> Result<()> {
+        match self.containers.behind(text, shown, parent).await {
             Ok(behind) => {
                 let inside = behind.dfs.readdir(behind.dfs.root(), PARENT_COOKIE, 1).await?;
-                if !inside.is_empty() {
-                    return Err(Error::NotEmpty);
-                }
-                self.forget_door(door);
-                Ok(())
+                if inside.is_empty() { Ok(()) } else { Err(Error::NotEmpty) }
             }
             Err(Error::EntryPoint(_)) => Ok(()),
             Err(error) => Err(error),
@@ -396,8 +388,16 @@ impl Filesystem for Namespace {
         self.inside(parent).await?.dfs.unlink(parent, name).await
     }
     async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
-        self.check_removal(parent, name).await?;
-        self.inside(parent).await?.dfs.rmdir(parent, name).await
+        let shown = self.inside(parent).await?;
+        match shown.dfs.rmdir(parent, name).await {
+            Err(Error::IsEntryPoint { ino, text }) => {
+                self.check_removal(&shown, parent, &text).await?;
+                shown.dfs.rmdir_allowing(parent, name, ino).await?;
+                self.forget_door(ino);
+                Ok(())
+            }
+            done => done,
+        }
     }
     async fn rename(
         &self,
@@ -413,10 +413,16 @@ impl Filesystem for Namespace {
         if flags.exchange {
             self.check_seen(parent)?;
         }
-        if !flags.exchange && !flags.no_replace {
-            self.check_removal(to_parent, to_name).await?;
+        match shown.dfs.rename(parent, name, to_parent, to_name, flags).await {
+            Err(Error::IsEntryPoint { ino, text }) => {
+                self.check_removal(&shown, to_parent, &text).await?;
+                let (from, to) = ((parent, name), (to_parent, to_name));
+                shown.dfs.rename_allowing(from, to, flags, ino).await?;
+                self.forget_door(ino);
+                Ok(())
+            }
+            done => done,
         }
-        shown.dfs.rename(parent, name, to_parent, to_name, flags).await
     }
     async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {
         let shown = self.at(ino).await?;
