@@ -13,7 +13,7 @@ use crate::change::Place;
 use crate::keys::{self, Pointer};
 use crate::load::{self, decode};
 use crate::lookup::check_name;
-use crate::mount::Dfs;
+use crate::mount::{Dfs, MountOptions};
 use crate::pages::{self, Dkeys};
 use crate::record::{RECORD_BYTES_MAX, Record};
 use crate::superblock::Superblock;
@@ -83,6 +83,26 @@ impl Dfs {
         let report = Check::run(self.container.at(snapshot.epoch), progress).await;
         self.container.snapshot_destroy(snapshot.epoch).await?;
         report
+    }
+}
+
+/// Checks the filesystem of a container that nobody changes meanwhile. `None`: there is none. One that cannot be mounted for what is
+/// stored in it is a finding.
+pub async fn check(container: &Container) -> Result<Option<Report>> {
+    let options = MountOptions { read_only: true, ..MountOptions::default() };
+    match Dfs::mount(container.clone(), options).await {
+        Err(Error::NotFormatted) => Ok(None),
+        Err(
+            error @ (Error::Damaged { .. }
+            | Error::Foreign(_)
+            | Error::Newer(_)
+            | Error::Engine(daos_types::Error::Damaged(_))),
+        ) => {
+            let mut report = Report::default();
+            report.find(format!("it cannot be mounted: {error}"));
+            Ok(Some(report))
+        }
+        mounted => mounted?.check(|_| {}).await.map(Some),
     }
 }
 

@@ -53,7 +53,7 @@ mod whose;
 mod xattr;
 
 pub use attributes::{CachingAttributes, DataCache};
-pub use check::Report;
+pub use check::{Report, check};
 pub use error::{Error, Result};
 pub use layout::Layout;
 pub use lock::{How, Lock};

@@ -68,6 +68,7 @@ fn system_clock() -> u64 {
 pub struct Dfs {
     pub(crate) container: Container,
     pub(crate) read_only: bool,
+    snapshot: bool,
     pub(crate) cache_attributes: bool,
     pub(crate) superblock: Superblock,
     pub(crate) table: Table,
@@ -131,6 +132,7 @@ impl Dfs {
             numbers: Numbers::new(container.clone()),
             container,
             read_only,
+            snapshot: options.epoch.is_some(),
             atime: options.atime && !read_only,
             atimes: Atimes::default(),
             cache_attributes: options.cache_attributes,
@@ -171,6 +173,11 @@ impl Dfs {
     #[must_use]
     pub fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    #[must_use]
+    pub fn is_snapshot(&self) -> bool {
+        self.snapshot
     }
 
     /// Whether it remembers inodes: nobody else changes them.

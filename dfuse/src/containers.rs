@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use daos_client::{Client, Container, Pool};
+use daos_types::rpc::ContainerInfo;
 use daos_types::{ContainerId, Noun};
 use dfs::uns::{Broken, EntryPoint};
-use dfs::{CachingAttributes, DataCache, Dfs, Error, How, Ino, Lock, MountOptions, Result};
+use dfs::{CachingAttributes, DataCache, Dfs, Error, How, Ino, Lock, MountOptions, Report, Result};
 
 use crate::ops::{Caching, DataCaching};
 
@@ -136,6 +137,14 @@ fn caching_of(attributes: &CachingAttributes, label: &str) -> Caching {
     }
 }
 
+/// A filesystem that was checked.
+#[derive(Debug, serde::Serialize)]
+pub struct Checked {
+    pub pool: String,
+    pub container: String,
+    pub report: Report,
+}
+
 /// All that are open.
 pub struct Containers {
     client: Client,
@@ -238,6 +247,9 @@ impl Containers {
         above: Option<Ino>,
         owner: (u32, u32),
     ) -> Result<Arc<Shown>> {
+        if let Some(shown) = self.get(container.id()) {
+            return Ok(shown);
+        }
         self.opening.acquire(How::Exclusive).await;
         let _opening = Opening(&self.opening);
         self.open_alone(container, above, owner).await
@@ -277,6 +289,38 @@ impl Containers {
             }
             Err(error) => tracing::error!("reading the attributes of container {id:?}: {error}"),
             Ok(()) => {}
+        }
+    }
+
+    /// Checks every filesystem of the store as it is now, while it is in use. One that is not open is not opened meanwhile.
+    pub async fn check(&self) -> Result<Vec<Checked>> {
+        let mut checked = Vec::new();
+        for pool in self.client.pools().await? {
+            let pool = self.client.pool(&pool.id.0.to_string()).await?;
+            for info in pool.containers().await? {
+                if let Some(report) = self.check_one(&pool, &info).await? {
+                    let (pool, container) = (pool.label().to_owned(), info.label);
+                    checked.push(Checked { pool, container, report });
+                }
+            }
+        }
+        Ok(checked)
+    }
+
+    async fn check_one(&self, pool: &Pool, info: &ContainerInfo) -> Result<Option<Report>> {
+        let live = |shown: &Arc<Shown>| !shown.dfs.is_snapshot();
+        self.opening.acquire(How::Exclusive).await;
+        let opening = Opening(&self.opening);
+        if let Some(shown) = self.get(info.id).filter(live) {
+            // It is open, and others may be.
+            drop(opening);
+            return shown.dfs.check(|_| {}).await.map(Some);
+        }
+        match pool.container(&info.uuid.to_string()).await {
+            Ok(container) => dfs::check(&container).await,
+            // Destroyed since the list was made.
+            Err(daos_types::Error::NonExistent(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -89,14 +89,9 @@ impl Control {
         views
     }
 
-    /// Checks the mounted filesystem as it is now, while it is in use.
     fn check(&self) -> Result<Value, Failure> {
-        let failed = |e: String| Failure::new(FailureKind::Failed, e);
-        let report =
-            block_on(self.own.root().dfs.check(|_| {})).map_err(|e| failed(e.to_string()))?;
-        let settings = &self.own.settings;
-        let report = serde_json::to_value(report).map_err(|e| failed(e.to_string()))?;
-        Ok(json!({ "pool": settings.pool, "container": settings.container, "report": report }))
+        let checked = block_on(self.own.namespace.containers.check()).map_err(failure)?;
+        serde_json::to_value(checked).map_err(|e| Failure::new(FailureKind::Failed, e.to_string()))
     }
 
     /// Whose an object is that a scrub names: `{"container": number, "object": [hi, lo]}`.

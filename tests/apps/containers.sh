@@ -96,6 +96,40 @@ daos container destroy --path mnt/data >/dev/null
 [ ! -e mnt/data ] || fail "destroy --path left the directory"
 same "containers at the end" "$(daos container list --json | grep -c '"label"')" 1
 
+# object classes: those of one engine
+for refused in "--oclass RP_2G1" "--file-oclass EC_4P1GX" "--file-oclass S1" "--dir-oclass SX" "--oclass nonsense"; do
+    # shellcheck disable=SC2086
+    same "$refused" "$(code daos container create default classes $refused)" 2
+    grep -qE 'use S[1X]' out || fail "what can be used is not said: $(cat out)"
+done
+daos container create default classes --oclass SX --file-oclass sx --dir-oclass S1 >/dev/null
+daos container query default classes | grep -q 'class of files *SX' || fail "the class is not shown"
+daos container destroy default classes >/dev/null
+mkdir mnt/classes && echo x >mnt/classes/file
+daos fs get-attr mnt/classes | grep -q 'class *S1' || fail "a directory's class is not shown"
+daos fs get-attr mnt/classes/file | grep -q 'class *SX' || fail "a file's class is not shown"
+same "a class that is not there" "$(code daos fs set-attr mnt/classes/new --oclass RP_3GX)" 1
+grep -q 'use SX' out || fail "what can be used is not said: $(cat out)"
+[ ! -e mnt/classes/new ] || fail "a refused class left a file"
+daos fs set-attr mnt/classes/new --oclass SX >/dev/null && [ -e mnt/classes/new ] || fail "set-attr makes no file"
+rm -r mnt/classes
+
+# check and scrub of what is mounted; --repair wants it for itself
+daos container create default second --path mnt/second >/dev/null && echo x >mnt/second/file
+daos container create default third >/dev/null
+daos fs check mnt >out || fail "check: $(cat out)"
+grep -q 'filesystem default/home' out && grep -q 'filesystem default/second: 1 directories, 1 files' out || fail "check looks at $(cat out)"
+daos fs scrub mnt >out 2>&1 || fail "scrub: $(cat out)"
+same "repair of a mounted store" "$(code daos fs check --repair mnt)" 5
+grep -q 'fusermount3 -u' out || fail "what to do is not said: $(cat out)"
+down
+for _ in $(seq 100); do [ "$(code daos pool list)" = 0 ] && break; sleep 0.1; done
+daos fs check --repair >out || fail "repair: $(cat out)"
+up
+same "after a repair of what was sound" "$(cat mnt/second/file)" x
+daos container destroy --path mnt/second >/dev/null
+daos container destroy third >/dev/null
+
 # chunk sizes
 mkdir mnt/big && daos fs set-attr mnt/big --chunk-size 4M >/dev/null
 echo x >mnt/big/file

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use daos_types::ByteSize;
 
+use crate::oclass::{self, Of};
+
 pub const POOL_DEFAULT: &str = "default";
 pub const CONTAINER_DEFAULT: &str = "home";
 
@@ -97,6 +99,15 @@ pub enum Container {
         /// Attributes, as for set-attr
         #[arg(long, value_name = "NAME:VALUE[,...]")]
         attrs: Option<String>,
+        /// Object class: SX or S1; files are always SX here, directories S1
+        #[arg(short, long, value_name = "CLASS", value_parser = oclass)]
+        oclass: Option<String>,
+        /// Object class of files: SX
+        #[arg(long, value_name = "CLASS", value_parser = file_oclass)]
+        file_oclass: Option<String>,
+        /// Object class of directories: S1
+        #[arg(long, value_name = "CLASS", value_parser = dir_oclass)]
+        dir_oclass: Option<String>,
         /// Permissions of the directory that is made, in octal
         #[arg(long, value_name = "MODE", default_value = "755", value_parser = octal)]
         mode: u32,
@@ -215,6 +226,18 @@ Examples:
   daos container create scratch                          in pool default
   daos container create --path /mnt/daos/data            shown in a mount at once, under a label of its own
   daos container create mypool data --path /home/me/data --attrs dfuse-data-cache:otoc";
+
+fn oclass(name: &str) -> Result<String, String> {
+    oclass::check_both(name).map(|()| name.to_owned())
+}
+
+fn file_oclass(name: &str) -> Result<String, String> {
+    oclass::check(name, Of::Files).map(|()| name.to_owned())
+}
+
+fn dir_oclass(name: &str) -> Result<String, String> {
+    oclass::check(name, Of::Directories).map(|()| name.to_owned())
+}
 
 fn octal(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);

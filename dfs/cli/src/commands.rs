@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::args::{Command, Container, Filesystem, Names, Pool, Which, split};
 use crate::assign::{self, Props};
 use crate::entry;
+use crate::oclass::Of;
 use crate::output::{Answered, Text};
 use crate::status;
 use crate::store::Store;
@@ -461,6 +462,8 @@ fn container(done: &str, answer: Answer) -> Result<Answered> {
         ("objects", container.objects.to_string()),
         ("stored", size(container.stored_bytes)),
         ("snapshots", container.snapshots.to_string()),
+        ("class of files", Of::Files.class().into()),
+        ("of directories", Of::Directories.class().into()),
     ];
     if container.quota.bytes > 0 {
         pairs.push(("most bytes", size(container.quota.bytes)));

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::args::InMount;
 use crate::commands::{good, size, usage};
+use crate::oclass::{self, Of};
 use crate::output::{Answered, Text};
 use crate::store::Store;
 
@@ -39,23 +40,19 @@ pub fn set(
     chunk: Option<ByteSize>,
     class: Option<&str>,
 ) -> Result<Answered> {
-    if let Some(path) = at.path().filter(|path| path.symlink_metadata().is_err()) {
+    let missing = at.path().filter(|path| path.symlink_metadata().is_err());
+    if let Some(class) = class {
+        let directory = missing.is_none() && look(at)?.1.is_dir();
+        let of = if directory { Of::Directories } else { Of::Files };
+        let shown = at.path().map(|path| path.display().to_string()).unwrap_or_default();
+        oclass::check(class, of)
+            .map_err(|why| Failure::new(FailureKind::Unsupported, format!("{shown}: {why}")))?;
+    }
+    if let Some(path) = missing {
         let made = File::options().write(true).create_new(true).open(path);
         made.map_err(|e| Failure::new(FailureKind::Failed, format!("{}: {e}", path.display())))?;
     }
-    let (path, found) = look(at)?;
-    let ino = found.ino();
-    if let Some(class) = class {
-        let only = store.ask_mount("layout", json!({ "ino": ino }))?;
-        let only = only["class"].as_str().unwrap_or_default();
-        if !class.eq_ignore_ascii_case(only) {
-            let message = format!(
-                "{}: its object class is {only} and cannot be {class}: files are spread over all targets, directories lie on one",
-                path.display()
-            );
-            return Err(Failure::new(FailureKind::Unsupported, message));
-        }
-    }
+    let ino = look(at)?.1.ino();
     if let Some(ByteSize(chunk_bytes)) = chunk {
         store.ask_mount("set-chunk", json!({ "ino": ino, "chunk_bytes": chunk_bytes }))?;
     }

@@ -6,6 +6,7 @@ mod assign;
 mod commands;
 mod entry;
 mod layout;
+mod oclass;
 mod output;
 mod progress;
 mod scrub;

@@ -71,23 +71,16 @@ impl Store {
         Ok(commands::unmounted(&self.path, pool, container, &space))
     }
 
-    /// What the filesystems' own checker finds: in the mounted one, or, in a store that nobody holds, in every container that
-    /// has one.
+    /// What the filesystems' own checker finds in every container that has one.
     pub fn check_filesystems(&mut self) -> Result<Vec<CheckedFilesystem>, Failure> {
         let Some(client) = self.door.client() else {
-            let ask = Ask::Filesystem { verb: "check".into(), arguments: Value::Null };
-            return match self.ask(ask) {
+            return match self.ask_mount("check", Value::Null) {
                 // The holder has mounted nothing.
                 Err(failure) if failure.kind == FailureKind::Unsupported => Ok(Vec::new()),
-                Ok(Answer::Filesystem(value)) => {
-                    let checked = serde_json::from_value(value);
-                    let checked = checked.map_err(|e| {
-                        Failure::new(FailureKind::Protocol, format!("the mount's answer: {e}"))
-                    })?;
-                    Ok(vec![checked])
-                }
-                Ok(other) => Err(commands::unexpected(&other)),
                 Err(failure) => Err(failure),
+                Ok(value) => serde_json::from_value(value).map_err(|e| {
+                    Failure::new(FailureKind::Protocol, format!("the mount's answer: {e}"))
+                }),
             };
         };
         block_on(check_all(client)).map_err(|e| Failure::new(kind(&e), e.to_string()))
@@ -195,11 +188,7 @@ async fn check_all(client: daos_client::Client) -> dfs::Result<Vec<CheckedFilesy
         for container in pool.containers().await? {
             let label = container.label;
             let container = pool.container(&container.uuid.to_string()).await?;
-            let options = MountOptions { read_only: true, ..MountOptions::default() };
-            let report = match Dfs::mount(container, options).await {
-                Err(dfs::Error::NotFormatted) => continue,
-                mounted => mounted?.check(|_| {}).await?,
-            };
+            let Some(report) = dfs::check(&container).await? else { continue };
             checked.push(CheckedFilesystem { pool: pool.label().into(), container: label, report });
         }
     }
