@@ -30,8 +30,8 @@ pub struct Shown {
     container: Container,
     caching: RwLock<Caching>,
     closes: Mutex<HashMap<Ino, Uses>>,
-    /// The directory that holds the entry point through which it was found first.
-    pub above: Option<Ino>,
+    /// The directory that holds the entry point through which it was found first; not known of one that was found by a handle.
+    above: RwLock<Option<Ino>>,
 }
 
 /// How a file is being used, while its pages may stay for a time only.
@@ -45,7 +45,18 @@ impl Shown {
     /// Its attributes are not known yet: [`Self::reload`].
     pub fn new(dfs: Arc<Dfs>, container: Container, above: Option<Ino>) -> Self {
         let caching = RwLock::new(Caching::ALL);
-        Self { dfs, container, caching, closes: Mutex::default(), above }
+        Self { dfs, container, caching, closes: Mutex::default(), above: RwLock::new(above) }
+    }
+
+    pub fn above(&self) -> Option<Ino> {
+        *self.above.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of one whose `above` was not known, `above` is, which is not inside of it.
+    fn learn_above(&self, above: Ino) {
+        if self.above().is_none() {
+            *self.above.write().unwrap_or_else(PoisonError::into_inner) = Some(above);
+        }
     }
 
     pub fn id(&self) -> ContainerId {
@@ -208,7 +219,13 @@ impl Containers {
             Err(Error::NotFormatted | Error::Foreign(_) | Error::Newer(_)) => {
                 Err(Error::EntryPoint(Broken::Unreadable))
             }
-            opened => opened,
+            Ok(shown) => {
+                if shown.id() != self.root.id() {
+                    shown.learn_above(above);
+                }
+                Ok(shown)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -232,7 +249,7 @@ impl Containers {
             if at == id {
                 return true;
             }
-            match self.get(at).and_then(|shown| shown.above) {
+            match self.get(at).and_then(|shown| shown.above()) {
                 Some(above) => at = above.container(),
                 None => return id == self.root.id(),
             }

@@ -325,7 +325,13 @@ impl Filesystem for Namespace {
     }
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         if name == b".." && self.is_root(parent) && parent != Filesystem::root(self) {
-            let above = self.at(parent).await?.above.ok_or(Error::Stale)?;
+            // Through which entry point somebody has come, and where that is now.
+            let doors = self.doors_of(parent.container()).await;
+            let above = doors.first().map(|(_, above, _)| *above);
+            let above = match above {
+                Some(above) => above,
+                None => self.at(parent).await?.above().ok_or(Error::Stale)?,
+            };
             return self.at(above).await?.dfs.lookup(above, b".").await;
         }
         let shown = match name {

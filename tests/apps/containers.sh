@@ -75,6 +75,23 @@ down
 up
 same_tree mnt/data/tree "$OUTSIDE/tree"
 refused rmdir mnt/data
+# handles of files and directories in it, as NFS has them
+mkdir -p mnt/data/h/sub && echo by handle >mnt/data/h/file
+handles() { python3 "$here/handles.py" open "$OUTSIDE/handles" mnt; }
+numbers() { stat -c %i mnt/data/h/file mnt/data/h/sub mnt/data; }
+python3 "$here/handles.py" take "$OUTSIDE/handles" mnt/data/h/file mnt/data/h/sub mnt/data
+before=$(numbers)
+same "by handle" "$(handles | cut -d' ' -f1)" "$before"
+down
+up
+# A file's needs nobody who has come down to it; a directory's does, to know what is above.
+same "a file by its handle after a remount" "$(handles | sed -n 1p)" "$(echo "$before" | head -n 1) by handle"
+same "numbers after a remount" "$(numbers)" "$before"
+echo 2 >/proc/sys/vm/drop_caches
+same "by handle, after a remount" "$(handles | cut -d' ' -f1)" "$before"
+same "a container's root by its handle" "$(handles | tail -n 1)" "$(stat -c %i mnt/data) h tree"
+rm -r mnt/data/h
+same "a removed file by its handle" "$(handles | sed -n 1,2p | tr '\n' ' ')" "ESTALE ESTALE "
 # a second way to it, a loop, a container that has gone
 daos container create default inner --path mnt/data/inner >/dev/null
 echo deep >mnt/data/inner/file
