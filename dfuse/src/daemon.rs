@@ -69,7 +69,7 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
     let log_path = log::path_for(&settings.store);
     log.move_to(&log_path).map_err(Error::system("opening the log file"))?;
     tracing::info!(?settings, "starting");
-    let create = !settings.read_only && settings.snap.is_none();
+    let create = !settings.read_only && settings.snap.is_none() && !settings.existing;
     let container = engine.container(&settings.pool, &settings.container, create)?;
     let snapshot =
         settings.snap.as_deref().map(|name| find_snapshot(&container, name)).transpose()?;
@@ -163,7 +163,7 @@ fn engine_config(settings: &Settings) -> EngineConfig {
     let holder = format!("dfuse on {}", settings.mountpoint.display());
     let mut config = EngineConfig::new(&settings.store, holder);
     let read_only = settings.read_only || settings.snap.is_some();
-    config.create = !read_only;
+    config.create = !read_only && !settings.existing;
     config.read_only = read_only;
     config.size = settings.size;
     config.memory = settings.memory.unwrap_or(config.memory);

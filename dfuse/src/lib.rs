@@ -18,5 +18,6 @@ pub mod notices;
 pub mod null;
 pub mod ops;
 pub mod options;
+pub mod path;
 mod serve;
 pub mod signals;

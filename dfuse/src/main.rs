@@ -65,7 +65,8 @@ fn remount(settings: &Settings) -> ExitCode {
 fn settings(command_line: CommandLine) -> Result<Settings, String> {
     let root = rustix::process::geteuid().is_root();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut settings = command_line.settings(root, cores)?;
+    let found = command_line.path().map(|path| dfuse::path::find(path)).transpose()?;
+    let mut settings = command_line.settings(root, cores, found)?;
     let absolute = |path: &std::path::Path| {
         std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))
     };

@@ -12,7 +12,10 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use daos_types::ByteSize;
+use dfs::uns::EntryPoint;
 use serde::{Deserialize, Serialize};
+
+use crate::path::Found;
 
 pub const POOL_DEFAULT: &str = "default";
 pub const CONTAINER_DEFAULT: &str = "home";
@@ -26,6 +29,7 @@ Examples:
   dfuse --embedded ~/store /mnt/daos             a store in a directory, made on first use
   dfuse --embedded ~/store /mnt/daos mypool data another pool and container of it
   dfuse --embedded /dev/vdb /mnt/daos --size 1T  a store on a block device
+  dfuse --embedded ~/store /mnt/data --path ~/data  the container that ~/data stands for (daos container create --path ~/data)
   dfuse --embedded ~/store /mnt/daos --read-only
   dfuse --embedded ~/store /mnt/old --snap monday (made with: daos container create-snap default home --snap monday),
                                                  also beside the live mount, by the daemon that serves it
@@ -67,6 +71,10 @@ pub struct CommandLine {
     /// Container, instead of a name [default: home]
     #[arg(long, alias = "cont")]
     container: Option<String>,
+
+    /// Directory that stands for the container (xattr user.daos, as `daos container create --path` makes it), instead of names
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["pool", "container"])]
+    path: Option<PathBuf>,
 
     /// Size of a new store [default: 64G or 80 % of what is free, whichever is less]
     #[arg(long, value_name = "SIZE")]
@@ -124,6 +132,17 @@ pub struct CommandLine {
     #[arg(short, value_name = "OPTION[,...]", action = clap::ArgAction::Append)]
     options: Vec<String>,
 
+    /// The state of things, for command lines of DAOS: locks are the node's
+    #[arg(long, hide = true)]
+    enable_local_flock: bool,
+
+    /// The state of things, for command lines of DAOS: nothing is acknowledged before the store has it
+    #[arg(long, hide = true)]
+    disable_wb_cache: bool,
+
+    #[arg(long, hide = true)]
+    enable_wb_cache: bool,
+
     /// Set by the parent for the process that goes to the background: report on standard output
     #[arg(long, hide = true)]
     pub daemon_child: bool,
@@ -155,6 +174,8 @@ pub struct Settings {
     pub mountpoint: PathBuf,
     pub pool: String,
     pub container: String,
+    /// The container is there already: it is not made, and neither is a store.
+    pub existing: bool,
     /// A snapshot of it, by name or epoch.
     pub snap: Option<String>,
     pub size: Option<u64>,
@@ -171,10 +192,24 @@ pub struct Settings {
 }
 
 impl CommandLine {
-    /// `root`: the process may mount for everyone. `cores`: what the machine has.
-    pub fn settings(self, root: bool, cores: usize) -> Result<Settings, String> {
+    pub fn path(&self) -> Option<&PathBuf> {
+        self.path.as_ref()
+    }
+
+    /// `root`: the process may mount for everyone. `cores`: what the machine has. `found`: what `--path` says.
+    pub fn settings(
+        self,
+        root: bool,
+        cores: usize,
+        found: Option<Found>,
+    ) -> Result<Settings, String> {
+        if self.enable_wb_cache {
+            return Err("--enable-wb-cache: there is no such cache: nothing is acknowledged before the store has it. \
+                        Leave the flag away"
+                .into());
+        }
         let asked = MountOptions::parse(&self.options)?;
-        let (store, mountpoint, pool, container) = self.names(&asked)?;
+        let (store, mountpoint, pool, container) = self.names(&asked, found.as_ref())?;
         let memory = self.memory.or(asked.memory).map(|s| s.0);
         if let Some(memory) = memory.filter(|memory| *memory < MEMORY_BYTES_MIN) {
             let (given, min) = (ByteSize(memory), ByteSize(MEMORY_BYTES_MIN));
@@ -187,6 +222,7 @@ impl CommandLine {
             mountpoint,
             pool,
             container,
+            existing: found.is_some(),
             snap: self.snap.or(self.snap_epoch.map(|epoch| epoch.to_string())).or(asked.snap),
             size: self.size.or(asked.size).map(|s| s.0),
             sync: self.sync.or(asked.sync).unwrap_or(Sync::Posix),
@@ -213,16 +249,27 @@ impl CommandLine {
 
     /// Store, mountpoint, pool, container: the names are MOUNTPOINT POOL CONTAINER after `--embedded`, and
     /// SOURCE MOUNTPOINT POOL CONTAINER as mount(8) gives them.
-    fn names(&self, asked: &MountOptions) -> Result<(PathBuf, PathBuf, String, String), String> {
+    fn names(
+        &self,
+        asked: &MountOptions,
+        found: Option<&Found>,
+    ) -> Result<(PathBuf, PathBuf, String, String), String> {
         let mut names = self.names.iter().cloned();
-        let store = match &self.embedded {
-            Some(store) => store.clone(),
-            None if self.names.len() >= 2
+        let one_is_left = self.names.len() == usize::from(self.mountpoint.is_none());
+        let store = match (&self.embedded, found) {
+            (Some(store), _) => store.clone(),
+            (None, Some(found)) if one_is_left => found.store.clone().ok_or_else(|| {
+                let EntryPoint { pool, container } = &found.point;
+                format!(
+                    "--path names pool {pool} and container {container}, but not the store that they are in: say --embedded DIR too"
+                )
+            })?,
+            (None, _) if self.names.len() >= 2
                 || (self.mountpoint.is_some() && !self.names.is_empty()) =>
             {
                 names.next().map(PathBuf::from).ok_or("no store is named")?
             }
-            None => return Err(
+            (None, _) => return Err(
                 "no store is named: say --embedded DIR, a directory or block device that holds \
                                 the store or is to hold it"
                     .into(),
@@ -231,6 +278,13 @@ impl CommandLine {
         let mountpoint = self.mountpoint.clone().or_else(|| names.next().map(PathBuf::from)).ok_or(
             "no mountpoint is named: say dfuse --embedded DIR MOUNTPOINT, an empty directory for the mount",
         )?;
+        if let Some(found) = found {
+            if names.next().is_some() || asked.pool.is_some() || asked.container.is_some() {
+                return Err("the container is named twice: by --path and by its name".into());
+            }
+            let EntryPoint { pool, container } = found.point.clone();
+            return Ok((store, mountpoint, pool, container));
+        }
         let pool = self.name("pool", &self.pool, names.next(), &asked.pool, POOL_DEFAULT)?;
         let container = self.name(
             "container",
@@ -384,7 +438,7 @@ mod tests {
     fn as_user(args: &[&str], root: bool) -> Result<Settings, String> {
         CommandLine::try_parse_from(std::iter::once(&"dfuse").chain(args))
             .map_err(|e| e.to_string())?
-            .settings(root, 4)
+            .settings(root, 4, None)
     }
 
     #[test]
@@ -433,6 +487,35 @@ mod tests {
         let s = settings(&["/s", "/m", "-o", "sync=always", "--sync", "posix"]).unwrap();
         assert_eq!(s.sync, Sync::Posix);
         assert_eq!(settings(&["/s", "/m", "-o", "sync"]).unwrap().sync, Sync::Always);
+    }
+
+    #[test]
+    fn a_path_names_the_container_and_in_a_mount_its_store() {
+        let by_path = |args: &[&str], store: Option<&str>| {
+            let (pool, container) = ("p".into(), "c".into());
+            let point = EntryPoint { pool, container };
+            let found = Found { point, store: store.map(PathBuf::from) };
+            let line = ["dfuse", "--path", "/d"].iter().chain(args);
+            let line = CommandLine::try_parse_from(line).map_err(|e| e.to_string())?;
+            line.settings(true, 4, Some(found))
+        };
+        let s = by_path(&["--embedded", "/s", "/m"], None).unwrap();
+        assert_eq!((s.store, s.mountpoint), ("/s".into(), "/m".into()));
+        assert_eq!((s.pool.as_str(), s.container.as_str(), s.existing), ("p", "c", true));
+        for args in [&["/m"][..], &["-m", "/m"]] {
+            assert_eq!(by_path(args, Some("/s")).unwrap().store, PathBuf::from("/s"));
+            let error = by_path(args, None).unwrap_err();
+            assert!(error.contains("--embedded DIR") && error.contains("container c"), "{error}");
+        }
+        assert_eq!(by_path(&["/s", "/m"], None).unwrap().store, PathBuf::from("/s"));
+        for twice in
+            [&["/s", "/m", "q"][..], &["/s", "/m", "-o", "pool=q"], &["/s", "/m", "--pool", "q"]]
+        {
+            assert!(by_path(twice, None).is_err(), "{twice:?}");
+        }
+        assert!(settings(&["/s", "/m"]).is_ok_and(|s| !s.existing));
+        assert!(settings(&["/s", "/m", "--enable-local-flock", "--disable-wb-cache"]).is_ok());
+        assert!(settings(&["/s", "/m", "--enable-wb-cache"]).unwrap_err().contains("acknowledged"));
     }
 
     #[test]

@@ -326,6 +326,52 @@ fn a_killed_daemon_leaves_mounts_that_can_be_unmounted() {
 }
 
 #[test]
+fn a_container_is_mounted_by_a_directory_that_stands_for_it() {
+    require_fuse!();
+    let site = Site::new();
+    let daemon = site.start();
+    entry_point(&site, &site.mnt(), "data", "data");
+    fs::write(site.mnt().join("data/file"), "before").unwrap();
+    let (pool, container, name) = ("default".into(), "data".into(), Some("monday".into()));
+    ask(&site, Ask::SnapshotCreate { pool, container, name });
+    fs::write(site.mnt().join("data/file"), "after").unwrap();
+    let elsewhere = site.dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let mut value = [0; 200];
+    let len = rustix::fs::getxattr(site.mnt().join("data"), "user.daos", &mut value).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    if rustix::fs::setxattr(&elsewhere, "user.daos", &value[..len], flags).is_err() {
+        eprintln!("Skipped(the filesystem of temporary directories takes no user xattrs)");
+        return;
+    }
+    // In a mount a path says the store too: a snapshot needs no more.
+    let old = site.dir.path().join("old");
+    fs::create_dir(&old).unwrap();
+    let dfuse = |args: &[&Path]| Command::new(support::site::DFUSE).args(args).output().unwrap();
+    let data = site.mnt().join("data");
+    let said = dfuse(&[Path::new("--path"), &data, Path::new("--snap=monday"), &old]);
+    assert!(said.status.success(), "{}", text(&said));
+    assert_eq!(fs::read_to_string(old.join("file")).unwrap(), "before");
+    umount(&old);
+    let said = dfuse(&[Path::new("--path"), &elsewhere, &old]);
+    assert!(text(&said).contains("say --embedded DIR too"), "{}", text(&said));
+    let said = dfuse(&[Path::new("--path"), &old, &site.mnt()]);
+    assert!(text(&said).contains("stands for no container"), "{}", text(&said));
+    unmount("umount", &[], &site);
+    daemon.wait();
+    let by_path = ["--path", elsewhere.to_str().unwrap()];
+    let daemon = site.start_with(&by_path);
+    assert_eq!(fs::read_to_string(site.mnt().join("file")).unwrap(), "after");
+    unmount("umount", &[], &site);
+    daemon.wait();
+    // What is not there is not made.
+    let gone = b"DAOS.POSIX://default/gone";
+    rustix::fs::setxattr(&elsewhere, "user.daos", gone, flags).unwrap();
+    let said = site.dfuse(&by_path);
+    assert!(!said.status.success() && text(&said).contains("gone"), "{}", text(&said));
+}
+
+#[test]
 fn a_check_of_a_mounted_store_looks_at_every_filesystem() {
     require_fuse!();
     let site = Site::new();
