@@ -129,10 +129,13 @@ impl Places {
         self.0.borrow_mut().retain(|(of, _, _)| *of != object);
     }
 
-    /// As [`Places::forget`], if an edit does that: one that removes anything, or puts a dkey record.
+    /// An edit is carried out. A removal may take any dkey away; a dkey record takes what was free, and no dkey's place.
     pub fn applied(&self, object: ObjectId, edit: &Edit) {
-        if !edit.removes.is_empty() || edit.puts.iter().any(|(key, _)| key::is_dkey_record(key)) {
+        if !edit.removes.is_empty() {
             self.forget(object);
+        } else if edit.puts.iter().any(|(key, _)| key::is_dkey_record(key)) {
+            let stays = |probe: &Probe| matches!(probe, Probe::Found(_));
+            self.0.borrow_mut().retain(|(of, _, probe)| *of != object || stays(probe));
         }
     }
 }
