@@ -45,6 +45,10 @@ pub trait Device {
     fn read(&self, buffer: IoBuf, offset: u64, how: How) -> Io<IoBuf>;
     fn write(&self, data: Bytes, offset: u64, how: How) -> Io<()>;
     fn flush(&self) -> Io<()>;
+    /// Begins to bring to the medium what was written there, so that the next flush finds less to do. It promises nothing.
+    fn write_out(&self, offset: u64, len: u64) -> Io<()> {
+        Io::complete(check_range(self.size(), offset, len))
+    }
     /// The content of the range is not needed any more and undefined from now on; space goes back where that is possible.
     fn discard(&self, offset: u64, len: u64) -> Io<()>;
     /// Takes the space of a range from the host.

@@ -108,6 +108,7 @@ async fn what_is_outside_is_refused(device: &dyn Device) {
         let results = [
             device.read(buffer(), offset, How::Buffered).await.map(drop),
             device.write(buffer().into_bytes(), offset, How::Direct).await,
+            device.write_out(offset, len).await,
             device.discard(offset, len).await,
             device.allocate(offset, len).await,
         ];
@@ -120,6 +121,7 @@ async fn what_is_outside_is_refused(device: &dyn Device) {
 }
 
 async fn flush_allocate_and_discard_touch_nothing_else(device: &dyn Device, mut model: Model) {
+    device.write_out(0, SIZE).await.unwrap();
     device.flush().await.unwrap();
     device.allocate(0, SIZE).await.unwrap();
     assert!(*read(device, 0, SIZE as usize, How::Buffered).await == *model.0);

@@ -17,6 +17,8 @@ pub(super) trait Engine {
     fn queued(&self) -> bool;
     /// Whether the device is known to support discards, or not known not to.
     fn discards(&self) -> bool;
+    /// Whether it can begin to write out what is in the page cache.
+    fn writes_out(&self) -> bool;
     /// A descriptor that is readable when a turn would take something.
     fn event(&self) -> io::Result<OwnedFd>;
     /// Waits until everything that was started is complete, and lets go of the files.

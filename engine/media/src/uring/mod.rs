@@ -191,6 +191,17 @@ impl Device for UringDevice {
         self.start(0, 0, Route::Buffered, Kind::Flush)
     }
 
+    fn write_out(&self, offset: u64, len: u64) -> Io<()> {
+        if let Some(settled) = settled(self.writable(offset, len), len) {
+            return settled;
+        }
+        let fits = u32::try_from(len).is_ok();
+        if !fits || !self.0.engine.borrow().writes_out() {
+            return Io::complete(Ok(()));
+        }
+        self.start(offset, len, Route::Buffered, Kind::WriteOut)
+    }
+
     fn discard(&self, offset: u64, len: u64) -> Io<()> {
         if let Some(settled) = settled(self.writable(offset, len), len) {
             return settled;

@@ -36,6 +36,7 @@ pub(super) enum Kind {
     Read(IoBuf, IoSender<IoBuf>),
     Write(Bytes, IoSender<()>),
     Flush(IoSender<()>),
+    WriteOut(IoSender<()>),
     Discard(IoSender<()>),
     Allocate(IoSender<()>),
 }
@@ -130,6 +131,10 @@ impl Operation {
                 opcode::Write::new(file, start, len).offset(at).build()
             }
             Kind::Flush(_) => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
+            Kind::WriteOut(_) => opcode::SyncFileRange::new(file, len)
+                .offset(at)
+                .flags(libc::SYNC_FILE_RANGE_WRITE)
+                .build(),
             Kind::Discard(_) => opcode::Fallocate::new(file, self.len)
                 .offset(self.offset)
                 .mode(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE)
@@ -148,6 +153,7 @@ impl Operation {
             Kind::Read(buffer, _) => JobKind::Read(std::mem::take(buffer), from),
             Kind::Write(data, _) => JobKind::Write(data.slice(from..)),
             Kind::Flush(_) => JobKind::Flush,
+            Kind::WriteOut(_) => unreachable!("workers write nothing out ahead of a flush"),
             Kind::Discard(_) => JobKind::Discard(self.len),
             Kind::Allocate(_) => JobKind::Allocate(self.len),
         };
@@ -232,9 +238,10 @@ impl Operation {
                 std::mem::forget(data);
                 sender.send(Err(error));
             }
-            Kind::Flush(sender) | Kind::Discard(sender) | Kind::Allocate(sender) => {
-                sender.send(Err(error));
-            }
+            Kind::Flush(sender)
+            | Kind::WriteOut(sender)
+            | Kind::Discard(sender)
+            | Kind::Allocate(sender) => sender.send(Err(error)),
         }
     }
 
@@ -243,6 +250,7 @@ impl Operation {
             Kind::Read(buffer, sender) => sender.send(result.map(|()| buffer)),
             Kind::Write(_, sender)
             | Kind::Flush(sender)
+            | Kind::WriteOut(sender)
             | Kind::Discard(sender)
             | Kind::Allocate(sender) => sender.send(result),
         }

@@ -147,6 +147,10 @@ impl Engine for Ring {
         self.slots.discards
     }
 
+    fn writes_out(&self) -> bool {
+        true
+    }
+
     fn event(&self) -> io::Result<OwnedFd> {
         // SAFETY: the ring's descriptor is open while `self.ring` lives, which outlasts this statement.
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.as_fd().try_clone_to_owned()

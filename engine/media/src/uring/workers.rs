@@ -114,6 +114,10 @@ impl Engine for Workers {
         self.slots.discards
     }
 
+    fn writes_out(&self) -> bool {
+        false
+    }
+
     fn event(&self) -> io::Result<OwnedFd> {
         self.shared.event.try_clone()
     }

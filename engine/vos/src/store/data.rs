@@ -18,10 +18,15 @@ use daos_xstream::sync::Event;
 
 use super::bytes::{get_u32, get_u64};
 use super::store::{Inner, Store};
+use super::sync::Sync;
 use super::{BlockAddr, BlockRun};
 
 /// Most blocks in one write, so that a search of the pending table knows how far to look back.
 pub(super) const WRITE_BLOCKS_MAX: u32 = 1024;
+
+/// A write from this size on is on its way to the medium before anybody asks for it to be stable: a stream does not
+/// leave everything to the flush at its end.
+const WRITE_OUT_BYTES_MIN: u64 = 512 << 10;
 
 /// A write of data that has started.
 pub(super) struct DataState {
@@ -201,13 +206,27 @@ impl Inner {
             Ok(result) => self.data_written(&write, id, result),
             Err(io) => {
                 let handle = self.handle.clone();
-                handle.spawn(async move { self.data_written(&write, id, io.await) });
+                handle.spawn(async move {
+                    self.data_written(&write, id, io.await);
+                    self.write_out(write.run).await;
+                });
             }
         }
     }
 
     fn issue_data(&self, write: &DataState) -> Io<()> {
         self.device.write(write.data.clone(), write.run.addr.byte_address(), self.sync.how())
+    }
+
+    /// Has a large write written out. Nobody waits for it.
+    async fn write_out(&self, run: BlockRun) {
+        if run.bytes() < WRITE_OUT_BYTES_MIN || self.sync == Sync::Always {
+            return;
+        }
+        let address = run.addr.byte_address();
+        if let Err(error) = self.device.write_out(address, run.bytes()).await {
+            self.latch(&format!("writing out data at byte {address} failed: {error}"));
+        }
     }
 
     fn data_written(&self, write: &DataState, id: u64, result: std::io::Result<()>) {
