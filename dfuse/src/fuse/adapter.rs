@@ -24,9 +24,11 @@ use dfs::{
 use smallvec::SmallVec;
 
 use super::abi::{self, InHeader, fattr, fopen};
+use super::given::{Asked, Given};
 use super::reply::{Listing, Nodes, Reply, absent, errno, statfs_out};
 use super::request::{Forgets, Operation};
 use crate::exec::Executor;
+use crate::notices::{Notice, Notices};
 use crate::ops::{Caching, CopyRange, DataCaching, Filesystem, Write};
 
 pub struct Adapter<F> {
@@ -45,11 +47,20 @@ struct View<F> {
     fs: Arc<F>,
     nodes: Nodes,
     caching: bool,
+    /// Where notices go, if there is such a way.
+    notices: Option<Arc<Notices>>,
+    given: Arc<Given>,
 }
 
 impl<F> Clone for View<F> {
     fn clone(&self) -> Self {
-        Self { fs: self.fs.clone(), nodes: self.nodes, caching: self.caching }
+        Self {
+            fs: self.fs.clone(),
+            nodes: self.nodes,
+            caching: self.caching,
+            notices: self.notices.clone(),
+            given: self.given.clone(),
+        }
     }
 }
 
@@ -65,6 +76,7 @@ impl<F: Filesystem> View<F> {
         if self.caching { self.fs.caching(ino) } else { Caching::NONE }
     }
 
+    /// Of what was made just now, or had another name.
     fn entry_out(&self, entry: &Entry) -> abi::EntryOut {
         let caching = self.caching_of(entry.attr.ino);
         let directory = entry.attr.kind == Kind::Directory;
@@ -72,8 +84,41 @@ impl<F: Filesystem> View<F> {
         self.nodes.entry_out(entry, name, caching.attr)
     }
 
-    fn attr_out(&self, attr: &Attr) -> abi::AttrOut {
-        self.nodes.attr_out(attr, self.caching_of(attr.ino).attr)
+    /// Of what was there.
+    fn found_out(&self, entry: &Entry, asked: Asked) -> abi::EntryOut {
+        let mut found = self.entry_out(entry);
+        if !self.may_be_believed(&entry.attr, asked) {
+            (found.attr_valid, found.attr_valid_nsec) = (0, 0);
+        }
+        found
+    }
+
+    /// For how long the kernel may believe attributes that were read since `asked`.
+    fn valid(&self, attr: &Attr, asked: Asked) -> Duration {
+        match self.may_be_believed(attr, asked) {
+            true => self.caching_of(attr.ino).attr,
+            false => Duration::ZERO,
+        }
+    }
+
+    fn may_be_believed(&self, attr: &Attr, asked: Asked) -> bool {
+        attr.kind != Kind::Directory || self.notices.is_none() || self.given.give(attr.ino, asked)
+    }
+
+    /// A call has changed what is in a directory, or failed to.
+    fn changed(&self, directory: Ino) {
+        if self.notices.is_some() && self.given.changed(directory) {
+            self.tell(directory);
+        }
+    }
+
+    /// The kernel is to ask for attributes again.
+    fn tell(&self, ino: Ino) {
+        if let Some(notices) = &self.notices
+            && !notices.offer(Notice::Attributes(ino))
+        {
+            tracing::warn!("too many notices wait: attributes of {ino} may be old");
+        }
     }
 
     fn open_out(&self, ino: Ino, opened: &Opened) -> abi::OpenOut {
@@ -100,7 +145,8 @@ impl<F: Filesystem> View<F> {
 impl<F: Filesystem> Adapter<F> {
     pub fn new(fs: Arc<F>, executor: Executor, caching: bool) -> Self {
         let nodes = Nodes { root: fs.root() };
-        Self { view: View { fs, nodes, caching }, executor }
+        let notices = fs.notices().filter(|_| caching);
+        Self { view: View { fs, nodes, caching, notices, given: Arc::default() }, executor }
     }
 
     fn ino(&self, node: u64) -> Ino {
@@ -136,7 +182,25 @@ impl<F: Filesystem> Adapter<F> {
     }
 
     fn attr(&self, reply: Reply, call: impl Future<Output = Result<Attr>> + Send + 'static) {
-        self.run(reply, call, |view, reply, attr| reply.value(&view.attr_out(&attr)));
+        let asked = self.view.given.asked();
+        self.run(reply, call, move |view, reply, attr| {
+            let valid = view.valid(&attr, asked);
+            reply.value(&view.nodes.attr_out(&attr, valid));
+        });
+    }
+
+    /// What `call` changes in `directory` is known to be changed before it is answered.
+    fn changing<T>(
+        &self,
+        directory: Ino,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send + 'static {
+        let view = self.view.clone();
+        async move {
+            let done = call.await;
+            view.changed(directory);
+            done
+        }
     }
 
     fn data(&self, reply: Reply, call: impl Future<Output = Result<Bytes>> + Send + 'static) {
@@ -190,22 +254,23 @@ impl<F: Filesystem> Adapter<F> {
             Operation::Readlink => self.data(reply, async move { fs.readlink(ino).await }),
             Operation::Symlink { name, target } => {
                 let (name, target, caller) = (owned(name), target.to_vec(), caller(0));
-                self.entry(reply, async move { fs.symlink(ino, &name, &target, caller).await });
+                let call = async move { fs.symlink(ino, &name, &target, caller).await };
+                self.entry(reply, self.changing(ino, call));
             }
             Operation::Mknod { arguments: abi::MknodIn { mode, rdev, umask, .. }, name } => {
                 let (name, caller) = (owned(name), caller(umask));
-                self.entry(reply, async move { fs.mknod(ino, &name, mode, rdev, caller).await });
+                let call = async move { fs.mknod(ino, &name, mode, rdev, caller).await };
+                self.entry(reply, self.changing(ino, call));
             }
             Operation::Mkdir { arguments: abi::MkdirIn { mode, umask }, name } => {
                 let (name, caller) = (owned(name), caller(umask));
-                self.entry(reply, async move { fs.mkdir(ino, &name, mode, caller).await });
+                let call = async move { fs.mkdir(ino, &name, mode, caller).await };
+                self.entry(reply, self.changing(ino, call));
             }
             Operation::Create { arguments: abi::CreateIn { flags, mode, umask, .. }, name } => {
                 let (name, flags, caller) = (owned(name), flags as i32, caller(umask));
-                self.created(
-                    reply,
-                    async move { fs.create(ino, &name, mode, flags, caller).await },
-                );
+                let call = async move { fs.create(ino, &name, mode, flags, caller).await };
+                self.created(reply, self.changing(ino, call));
             }
             Operation::Tmpfile(abi::CreateIn { flags, mode, umask, .. }) => {
                 let (flags, caller) = (flags as i32, caller(umask));
@@ -213,22 +278,26 @@ impl<F: Filesystem> Adapter<F> {
             }
             Operation::Link { node, name } => {
                 let (of, name) = (self.ino(node), owned(name));
-                self.entry(reply, async move { fs.link(of, ino, &name).await });
+                let call = async move { fs.link(of, ino, &name).await };
+                self.entry(reply, self.changing(ino, call));
             }
             Operation::Unlink { name } => {
                 let name = owned(name);
-                self.empty(reply, async move { fs.unlink(ino, &name).await });
+                let call = async move { fs.unlink(ino, &name).await };
+                self.empty(reply, self.changing(ino, call));
             }
             Operation::Rmdir { name } => {
                 let name = owned(name);
-                self.empty(reply, async move { fs.rmdir(ino, &name).await });
+                let call = async move { fs.rmdir(ino, &name).await };
+                self.empty(reply, self.changing(ino, call));
             }
             Operation::Rename { name, to_parent, to_name, flags } => {
                 let Some(flags) = RenameFlags::from_bits(flags) else {
                     return reply.error(libc::EINVAL);
                 };
                 let (to, name, to_name) = (self.ino(to_parent), owned(name), owned(to_name));
-                self.empty(reply, async move { fs.rename(ino, &name, to, &to_name, flags).await });
+                let call = async move { fs.rename(ino, &name, to, &to_name, flags).await };
+                self.empty(reply, self.changing(ino, self.changing(to, call)));
             }
             operation => self.dispatch_open(header, operation, reply),
         }
@@ -284,10 +353,15 @@ impl<F: Filesystem> Adapter<F> {
                     return reply.error(libc::EINVAL);
                 };
                 let (name, value) = (owned(name), value.to_vec());
-                self.empty(
-                    reply,
-                    async move { fs.setxattr(ino, &name, &value, set, kill_sgid).await },
-                );
+                let acl = name.starts_with(b"system.posix_acl_");
+                let call = async move { fs.setxattr(ino, &name, &value, set, kill_sgid).await };
+                self.run(reply, call, move |view, reply, ()| {
+                    // It may have changed the mode, which a LOOKUP meanwhile may not know.
+                    if acl {
+                        view.tell(ino);
+                    }
+                    reply.ok();
+                });
             }
             Operation::GetXattr { size, name } => {
                 let name = owned(name);
@@ -335,9 +409,10 @@ impl<F: Filesystem> Adapter<F> {
 
     fn lookup(&self, parent: Ino, name: &[u8], reply: Reply) {
         let (view, name) = (self.view.clone(), owned(name));
+        let asked = view.given.asked();
         self.executor.spawn(async move {
             match view.fs.lookup(parent, &name).await {
-                Ok(entry) => reply.value(&view.entry_out(&entry)),
+                Ok(entry) => reply.value(&view.found_out(&entry, asked)),
                 // Cached as absent.
                 Err(Error::NoEntry) if !view.absent_for(parent).is_zero() => {
                     reply.value(&absent(view.absent_for(parent)));
@@ -349,9 +424,9 @@ impl<F: Filesystem> Adapter<F> {
 
     /// What we have is always the present state, whichever `AT_STATX_*_SYNC` is asked for.
     fn statx(&self, ino: Ino, reply: Reply) {
-        let fs = self.fs();
-        self.run(reply, async move { fs.getattr(ino).await }, |view, reply, attr| {
-            let valid = view.caching_of(attr.ino).attr;
+        let (fs, asked) = (self.fs(), self.view.given.asked());
+        self.run(reply, async move { fs.getattr(ino).await }, move |view, reply, attr| {
+            let valid = view.valid(&attr, asked);
             reply.value(&view.nodes.statx_out(&attr, valid));
         });
     }
@@ -422,6 +497,7 @@ async fn list<F: Filesystem>(
         if wanted == 0 {
             return Ok(());
         }
+        let asked = view.given.asked();
         let entries = match view.fs.readdir(ino, after, wanted, with_attributes).await {
             Ok(entries) => entries,
             // What is there already is an answer; the next call meets the error again.
@@ -431,7 +507,7 @@ async fn list<F: Filesystem>(
         let Some(last) = entries.last() else { return Ok(()) };
         after = last.cookie;
         for entry in &entries {
-            if !add(view, listing, entry, with_attributes) {
+            if !add(view, listing, entry, with_attributes.then_some(asked)) {
                 return Ok(());
             }
             added += 1;
@@ -444,10 +520,10 @@ fn add<F: Filesystem>(
     view: &View<F>,
     listing: &mut Listing,
     entry: &DirEntry,
-    with_attributes: bool,
+    with_attributes: Option<Asked>,
 ) -> bool {
-    let shown = with_attributes.then(|| match entry.attr {
-        Some(attr) => view.entry_out(&Entry { attr }),
+    let shown = with_attributes.map(|asked| match entry.attr {
+        Some(attr) => view.found_out(&Entry { attr }, asked),
         None => abi::EntryOut::default(),
     });
     let node = view.nodes.node(entry.ino);

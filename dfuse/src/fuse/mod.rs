@@ -5,7 +5,7 @@
 //! channel.rs      the device                    buffer.rs    where requests are read into
 //! abi.rs          structures on the wire        request.rs   bytes > request       reply.rs   answer > bytes
 //! adapter.rs      request > one call > reply    requests.rs  counts
-//! notify.rs       what the kernel is to forget
+//! notify.rs       what the kernel is to forget  given.rs     attributes that a change overtakes
 //! ```
 //!
 //! # Not here
@@ -17,6 +17,7 @@ mod buffer;
 mod channel;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod given;
 mod mount;
 mod notify;
 mod reply;
