@@ -27,7 +27,7 @@ const SWEEP_RECORDS: usize = 64;
 /// Steps that a request makes for itself when space is short, before it asks again.
 const ROOM_STEPS: usize = 64;
 
-const OPTIONS: TxOptions = TxOptions { claim: Claim::GiveBack, background: true, recycle: false };
+const OPTIONS: TxOptions = TxOptions { claim: Claim::GiveBack, background: true };
 
 impl Vos {
     pub(crate) fn start_background(self: &Rc<Self>) {

@@ -51,8 +51,6 @@ struct Changed {
 pub(crate) struct Finished {
     /// There is something to give back in the background.
     pub detached: bool,
-    /// Blocks came free.
-    pub freed: bool,
     /// See `Reply::Transacted`.
     pub stored_bytes: Option<u64>,
 }
@@ -123,9 +121,8 @@ impl<'t, 'a> Commit<'t, 'a> {
             return Err(self.stale());
         }
         self.prepared.publish(self.tx)?;
-        let freed = !self.freed.is_empty();
         self.free()?;
-        let mut finished = Finished { detached: self.detached, freed, stored_bytes: None };
+        let mut finished = Finished { detached: self.detached, stored_bytes: None };
         for Changed { object: id, stored_bytes, touched } in std::mem::take(&mut self.changed) {
             let object = self.object(id);
             let Some(old) = object.header(self.tx)? else { continue };

@@ -17,41 +17,22 @@ use smallvec::SmallVec;
 use crate::record::{BLOCK, INLINE_BYTES_MAX, Span};
 use crate::supply::{Base, Need};
 
-/// Objects that are remembered for one thing.
-const OBJECTS_MAX: usize = 64;
+/// Objects that are remembered for a wrong guess.
+const UNLIKE_MAX: usize = 64;
 
-/// Objects that are remembered, each in the place of its hash.
-struct Objects([Cell<Option<ObjectId>>; OBJECTS_MAX]);
+/// The objects where a guess was wrong last time, each in the place of its hash.
+pub(crate) struct Guesses([Cell<Option<ObjectId>>; UNLIKE_MAX]);
 
-impl Default for Objects {
+impl Default for Guesses {
     fn default() -> Self {
-        Self([const { Cell::new(None) }; OBJECTS_MAX])
+        Self([const { Cell::new(None) }; UNLIKE_MAX])
     }
-}
-
-impl Objects {
-    fn place(&self, object: ObjectId) -> &Cell<Option<ObjectId>> {
-        let mixed = (object.hi ^ object.lo).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        &self.0[(mixed >> 58) as usize]
-    }
-
-    fn has(&self, object: ObjectId) -> bool {
-        self.place(object).get() == Some(object)
-    }
-}
-
-#[derive(Default)]
-pub(crate) struct Guesses {
-    /// Where a guess was wrong last time.
-    unlike: Objects,
-    /// Where the last write took the place of what was there.
-    replaced: Objects,
 }
 
 impl Guesses {
     /// The needs of these operations if nothing surprising is stored; `None`: no guess.
     pub fn needs(&self, ops: &[Op]) -> Option<Vec<Need>> {
-        if ops.iter().filter_map(array_of).any(|object| self.unlike.has(object)) {
+        if ops.iter().filter_map(array_of).any(|object| self.place(object).get() == Some(object)) {
             return None;
         }
         let mut needs = Vec::with_capacity(ops.len());
@@ -64,14 +45,14 @@ impl Guesses {
     /// The guess about these operations was wrong.
     pub fn failed(&self, ops: &[Op]) {
         for object in ops.iter().filter_map(array_of) {
-            self.unlike.place(object).set(Some(object));
+            self.place(object).set(Some(object));
         }
     }
 
     /// Planned, these operations had these needs: perhaps the next ones can be guessed again.
     pub fn planned(&self, ops: &[Op], needs: &[Need]) {
         for object in ops.iter().filter_map(array_of) {
-            let place = self.unlike.place(object);
+            let place = self.place(object);
             if place.get() == Some(object) {
                 place.set(None);
                 if self.needs(ops).as_deref() != Some(needs) {
@@ -81,22 +62,13 @@ impl Guesses {
         }
     }
 
-    /// Whether these operations will most likely replace what is there.
-    pub fn replace(&self, ops: &[Op]) -> bool {
-        ops.iter().filter_map(array_of).any(|object| self.replaced.has(object))
-    }
-
-    /// These operations did, or did not.
-    pub fn done(&self, ops: &[Op], replaced: bool) {
-        for object in ops.iter().filter_map(array_of) {
-            if replaced != self.replaced.has(object) {
-                self.replaced.place(object).set(replaced.then_some(object));
-            }
-        }
+    fn place(&self, object: ObjectId) -> &Cell<Option<ObjectId>> {
+        let mixed = (object.hi ^ object.lo).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.0[(mixed >> 58) as usize]
     }
 }
 
-const _: () = assert!(OBJECTS_MAX == 1 << (64 - 58));
+const _: () = assert!(UNLIKE_MAX == 1 << (64 - 58));
 
 fn array_of(op: &Op) -> Option<ObjectId> {
     match op {

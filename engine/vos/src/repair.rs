@@ -25,7 +25,7 @@ use crate::vos::Vos;
 
 /// Rounds of cutting; each goes a level deeper, or meets damage that was not there before.
 const ROUNDS_MAX: usize = 64;
-const OPTIONS: TxOptions = TxOptions { claim: Claim::GiveBack, background: true, recycle: false };
+const OPTIONS: TxOptions = TxOptions { claim: Claim::GiveBack, background: true };
 
 /// Whose tree a walk is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

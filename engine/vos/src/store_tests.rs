@@ -18,7 +18,7 @@ use crate::testing::{self, Random};
 use crate::{Claim, FormatOptions, MEMORY_BUCKETS_MIN, Store, Tx, TxOptions};
 
 const DEVICE_BYTES: u64 = 64 << 20;
-const RECLAIM: TxOptions = TxOptions { claim: Claim::GiveBack, background: true, recycle: false };
+const RECLAIM: TxOptions = TxOptions { claim: Claim::GiveBack, background: true };
 
 async fn open(device: &Rc<dyn Device>, handle: &Handle) -> Store {
     Store::open(device.clone(), handle.clone(), testing::options(MEMORY_BUCKETS_MIN)).await.unwrap()

@@ -65,8 +65,7 @@ impl Vos {
             match attempt {
                 Ok(Some(committed)) => {
                     drop(held.take());
-                    let Finished { detached, freed, stored_bytes } = committed.value;
-                    self.guesses.done(&request.ops, freed);
+                    let Finished { detached, stored_bytes } = committed.value;
                     if detached {
                         self.background.notify_all();
                     }
@@ -125,8 +124,7 @@ impl Vos {
         Stage::Persist.enter();
         let (store, ops) = (&self.store, request.ops.as_slice());
         let claim = claim(ops);
-        let recycle = self.guesses.replace(ops);
-        let options = TxOptions { claim, recycle, ..TxOptions::default() };
+        let options = TxOptions { claim, ..TxOptions::default() };
         let counted = HashMap::new();
         let preparation = Preparation { store, ops, options, guard: None, counted };
         Ok((preparation.run(needs).await?, claim))
@@ -197,8 +195,7 @@ impl Vos {
         }
         Stage::Persist.enter();
         let (store, ops) = (&self.store, request.ops.as_slice());
-        let recycle = claim == Claim::Replace;
-        let options = TxOptions { claim, recycle, ..TxOptions::default() };
+        let options = TxOptions { claim, ..TxOptions::default() };
         let preparation = Preparation { store, ops, options, guard: Some(guard), counted };
         Ok((preparation.run(needs).await?, judged, claim))
     }

@@ -218,8 +218,7 @@ impl Client {
             return Ok(self.note(lsn, Done::Dropped { slot }));
         }
         let blocks = self.random.below(self.blocks_max) as u32 + 1;
-        let reservation =
-            self.store.reserve(blocks, TxOptions { recycle: true, ..TxOptions::default() }).await?;
+        let reservation = self.store.reserve(blocks, TxOptions::default()).await?;
         let data = data_of(seed, blocks);
         let mut writes = Vec::new();
         let mut at = 0;

@@ -264,7 +264,6 @@ fn empty_state(store: StoreId, areas: &Areas, options: &OpenOptions) -> State {
         strip_persisted: 0,
         cancelled: Vec::new(),
         unstable_bytes: 0,
-        flushed_data_bytes: 0,
         latch: None,
         scratch: Scratch::default(),
         counts: Counts::default(),

@@ -152,11 +152,8 @@ impl Store {
             let byte = tx.page(bucket)?[BUCKET_HEADER_BYTES];
             tx.write(bucket, BUCKET_HEADER_BYTES, &[byte])
         };
-        self.transact(
-            TxOptions { claim: super::space::Claim::GiveBack, background: true, recycle: false },
-            touch,
-        )
-        .await?;
+        self.transact(TxOptions { claim: super::space::Claim::GiveBack, background: true }, touch)
+            .await?;
         Ok(())
     }
 

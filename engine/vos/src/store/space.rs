@@ -14,11 +14,6 @@
 //!    host (`trim`), and is not granted from then on.
 //! 4. What a [`Claim`] may not touch is left: `delete` segments for what gives back, `meta` segments for buckets.
 //!
-//! # Recycling
-//! What replaces a few blocks and is flushed at once takes blocks that came free lately: they have been written before, so the host need
-//! not note in its own log that they are (five device writes for an fsync instead of three). Everything else goes on where
-//! the last data ended: the device writes one run, and what is new can be read as one.
-//!
 //! # Reserves
 //! A bucket needs four aligned blocks. When files of single blocks are deleted or holes are punched, free space may have none,
 //! and could not be used for want of metadata that says where it is. So data leaves some segments to buckets (one in
@@ -58,8 +53,6 @@ const META_SEGMENTS_MAX: u32 = 2048;
 const REPLACE_SEGMENTS_MAX: u32 = 16;
 /// Blocks of the longest extent: a shorter rest of a segment is not worth a run of its own.
 const RUN_BLOCKS_WISHED: u32 = 32;
-/// Runs that came free lately and are remembered.
-const RECYCLED_MAX: usize = 16 << 10;
 
 // The host is asked for more while there are so many.
 const _: () = assert!(3 * FULL_KEEP < GRANT_SEGMENTS / 4);
@@ -131,14 +124,6 @@ struct Quarantined {
     run: BlockRun,
 }
 
-/// Blocks of one segment that came free.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Recycled {
-    segment: u32,
-    index: u32,
-    blocks: u32,
-}
-
 pub(super) struct Space {
     area: Area,
     table: BucketId,
@@ -147,8 +132,6 @@ pub(super) struct Space {
     held: IdMap<u32, Bits>,
     quarantine: VecDeque<Quarantined>,
     quarantined_blocks: u64,
-    /// The oldest first. Hints: others may have taken them, and there may be more.
-    recycled: VecDeque<Recycled>,
     available: u64,
     free_segments: u32,
     /// Available groups in segments of kind `Meta`.
@@ -184,7 +167,6 @@ impl Space {
             held: IdMap::default(),
             quarantine: VecDeque::new(),
             quarantined_blocks: 0,
-            recycled: VecDeque::new(),
             available: 0,
             free_segments: 0,
             meta_groups: 0,
@@ -377,14 +359,11 @@ impl Space {
         }
     }
 
-    /// The segment to take data blocks from; `None` when there is none at hand. `recycle`: blocks that came free lately first.
-    pub(super) fn choose_data(&mut self, wanted: u32, claim: Claim, recycle: bool) -> Option<u32> {
+    /// The segment to take data blocks from; `None` when there is none at hand.
+    pub(super) fn choose_data(&mut self, wanted: u32, claim: Claim) -> Option<u32> {
         let floors = self.floors(Self::data_floor(claim));
         if !self.is_beyond(floors, u64::from(wanted)) {
             return None;
-        }
-        if recycle && let Some(recycled) = self.next_recycled(wanted) {
-            return Some(recycled.segment);
         }
         let open_free = self.may_open(floors);
         let wish = wanted.min(RUN_BLOCKS_WISHED) as u16;
@@ -404,55 +383,6 @@ impl Space {
         None
     }
 
-    /// What came free lately and is long enough, as far as its segment's summary tells. What is not is forgotten.
-    fn next_recycled(&mut self, wanted: u32) -> Option<Recycled> {
-        if wanted > RUN_BLOCKS_WISHED {
-            return None;
-        }
-        while let Some(first) = self.recycled.front().copied() {
-            let summary = self.summaries[first.segment as usize];
-            let fits = first.blocks >= wanted && u32::from(summary.free) >= wanted;
-            if fits && summary.granted && summary.kind == SegmentKind::Data {
-                return Some(first);
-            }
-            self.recycled.pop_front();
-        }
-        None
-    }
-
-    /// The place of `wanted` blocks that came free lately, if they are in this segment and nobody took them.
-    fn take_recycled(&mut self, segment: u32, available: Bits, wanted: u32) -> Option<(u32, u32)> {
-        while let Some(first) = self.next_recycled(wanted) {
-            let Recycled { index, blocks, .. } = first;
-            if first.segment != segment {
-                return None;
-            }
-            self.recycled.pop_front();
-            let wish = mask(index, wanted);
-            if wish.iter().zip(available).all(|(bits, word)| word & bits == *bits) {
-                if blocks > wanted {
-                    let rest = (index + wanted, blocks - wanted);
-                    self.recycled.push_front(Recycled { segment, index: rest.0, blocks: rest.1 });
-                }
-                return Some((index, wanted));
-            }
-        }
-        None
-    }
-
-    /// Remembers blocks that came free.
-    fn recycle(&mut self, run: BlockRun) {
-        for (segment, index, blocks) in self.pieces(run) {
-            if let Some(last) = self.recycled.back_mut()
-                && (last.segment, last.index + last.blocks) == (segment, index)
-            {
-                last.blocks += blocks;
-            } else if self.recycled.len() < RECYCLED_MAX {
-                self.recycled.push_back(Recycled { segment, index, blocks });
-            }
-        }
-    }
-
     /// The first segment from `cursor` on, going around, for which `fits`.
     fn find(&self, cursor: u32, fits: impl Fn(&Summary) -> bool) -> Option<u32> {
         let (before, after) = self.summaries.split_at(cursor as usize);
@@ -461,18 +391,10 @@ impl Space {
     }
 
     /// Reserves up to `wanted` blocks in a segment that [`Space::choose_data`] chose.
-    pub(super) fn take_data(
-        &mut self,
-        segment: u32,
-        allocated: Bits,
-        wanted: u32,
-        recycle: bool,
-    ) -> BlockRun {
+    pub(super) fn take_data(&mut self, segment: u32, allocated: Bits, wanted: u32) -> BlockRun {
         let available = self.available_in(segment, allocated);
-        let recycled = recycle.then(|| self.take_recycled(segment, available, wanted)).flatten();
-        let (index, blocks) = recycled
-            .or_else(|| best_run(available, wanted))
-            .expect("invariant 1: the segment has free blocks");
+        let (index, blocks) =
+            best_run(available, wanted).expect("invariant 1: the segment has free blocks");
         self.hold_bits(segment, mask(index, blocks));
         let mut summary = self.summaries[segment as usize];
         summary.free -= blocks as u16;
@@ -617,7 +539,6 @@ impl Space {
             self.quarantine.pop_front();
             self.quarantined_blocks -= u64::from(run.blocks);
             self.release(run);
-            self.recycle(run);
             any = true;
         }
         any
@@ -885,8 +806,8 @@ mod tests {
     fn reserved_blocks_come_back_and_data_and_buckets_keep_apart() {
         let mut space = space();
         let before = space.available();
-        let segment = space.choose_data(10, Claim::Grow, false).unwrap();
-        let run = space.take_data(segment, [0; 4], 10, false);
+        let segment = space.choose_data(10, Claim::Grow).unwrap();
+        let run = space.take_data(segment, [0; 4], 10);
         assert_eq!(run.blocks, 10);
         assert!(space.is_held(run));
         let other = space.choose_bucket(Claim::Grow).unwrap();
@@ -904,8 +825,8 @@ mod tests {
     fn data_leaves_room_for_buckets_and_both_for_deletes() {
         let mut space = space();
         let mut taken = 0;
-        while let Some(segment) = space.choose_data(256, Claim::Grow, false) {
-            space.take_data(segment, [0; 4], 256, false);
+        while let Some(segment) = space.choose_data(256, Claim::Grow) {
+            space.take_data(segment, [0; 4], 256);
             taken += 1;
         }
         assert_eq!(taken, 6, "one of eight segments is for buckets, one for deletes");
@@ -917,7 +838,7 @@ mod tests {
             buckets += 1;
         }
         assert_eq!(buckets, 64, "a segment of them");
-        assert!(space.choose_data(1, Claim::Replace, false).is_none());
+        assert!(space.choose_data(1, Claim::Replace).is_none());
         let segment = space.choose_bucket(Claim::GiveBack).unwrap();
         space.take_bucket(segment, [0; 4]);
     }
@@ -925,12 +846,12 @@ mod tests {
     #[test]
     fn what_replaces_may_go_ahead_of_what_it_gives_back() {
         let mut space = space();
-        while let Some(segment) = space.choose_data(256, Claim::Grow, false) {
-            space.take_data(segment, [0; 4], 256, false);
+        while let Some(segment) = space.choose_data(256, Claim::Grow) {
+            space.take_data(segment, [0; 4], 256);
         }
-        let segment = space.choose_data(100, Claim::Replace, false).unwrap();
-        space.take_data(segment, [0; 4], 100, false);
-        assert!(space.choose_data(200, Claim::Replace, false).is_none(), "deletes need theirs");
+        let segment = space.choose_data(100, Claim::Replace).unwrap();
+        space.take_data(segment, [0; 4], 100);
+        assert!(space.choose_data(200, Claim::Replace).is_none(), "deletes need theirs");
     }
 
     #[test]
@@ -957,8 +878,8 @@ mod tests {
     #[test]
     fn freed_blocks_wait_for_mark_strip_and_readers() {
         let mut space = space();
-        let segment = space.choose_data(5, Claim::Grow, false).unwrap();
-        let run = space.take_data(segment, [0; 4], 5, false);
+        let segment = space.choose_data(5, Claim::Grow).unwrap();
+        let run = space.take_data(segment, [0; 4], 5);
         space.quarantine(run, Lsn(7), 3);
         assert!(!space.end_quarantine(Lsn(6), 3, None, |_| false));
         assert!(!space.end_quarantine(Lsn(7), 2, None, |_| false));
@@ -973,41 +894,19 @@ mod tests {
     }
 
     #[test]
-    fn what_replaces_a_few_blocks_takes_what_came_free_and_nobody_else_took() {
-        let mut space = space();
-        let segment = space.choose_data(40, Claim::Grow, false).unwrap();
-        let run = space.take_data(segment, [0; 4], 40, false);
-        for (block, lsn) in [(10, 1), (11, 2), (30, 3), (20, 4), (21, 5)] {
-            space.quarantine(run.part(block, 1), Lsn(lsn), 0);
-        }
-        assert!(space.end_quarantine(Lsn(5), 0, None, |_| false));
-        let take = |space: &mut Space, wanted, recycle| {
-            let segment = space.choose_data(wanted, Claim::Grow, recycle).unwrap();
-            let run = space.take_data(segment, [0; 4], wanted, recycle);
-            (space.segment_of(run.addr).1, run.blocks)
-        };
-        assert_eq!(take(&mut space, 1, true), (10, 1), "the oldest first");
-        assert_eq!(take(&mut space, 3, false), (40, 3), "what is new goes on where it was");
-        assert_eq!(take(&mut space, 1, false), (11, 1), "if that has room");
-        assert_eq!(take(&mut space, 1, true), (30, 1), "11 is somebody's");
-        assert_eq!(take(&mut space, 3, true), (43, 3), "what is too short is forgotten");
-        assert!(space.recycled.is_empty());
-    }
-
-    #[test]
     fn nothing_is_given_out_that_the_host_has_not_granted() {
         let mut space = space();
         space.grant_used();
-        assert_eq!(space.choose_data(1, Claim::Grow, false), None);
+        assert_eq!(space.choose_data(1, Claim::Grow), None);
         space.granted(3, 2);
         let mut segments = Vec::new();
-        while let Some(segment) = space.choose_data(256, Claim::Grow, false) {
-            space.take_data(segment, [0; 4], 256, false);
+        while let Some(segment) = space.choose_data(256, Claim::Grow) {
+            space.take_data(segment, [0; 4], 256);
             segments.push(segment);
         }
         assert_eq!(segments, [], "two are for buckets and deletes, and the host has to be asked");
-        while let Some(segment) = space.choose_data(256, Claim::GiveBack, false) {
-            space.take_data(segment, [0; 4], 256, false);
+        while let Some(segment) = space.choose_data(256, Claim::GiveBack) {
+            space.take_data(segment, [0; 4], 256);
             segments.push(segment);
         }
         assert_eq!(segments, [3, 4]);
@@ -1030,22 +929,22 @@ mod tests {
         let mut left = 64;
         for (claim, leaves) in [(Claim::Grow, 12), (Claim::Replace, 8), (Claim::GiveBack, 0)] {
             assert_eq!(space.choose_bucket(Claim::Grow).is_some(), left > 4);
-            while let Some(segment) = space.choose_data(256, claim, false) {
-                space.take_data(segment, [0; 4], 256, false);
+            while let Some(segment) = space.choose_data(256, claim) {
+                space.take_data(segment, [0; 4], 256);
                 left -= 1;
             }
             assert_eq!(left, leaves, "{claim:?}");
         }
         assert_eq!(space.choose_bucket(Claim::GiveBack), None);
         space.granted(64, 64);
-        assert!(space.choose_data(256, Claim::Grow, false).is_some());
+        assert!(space.choose_data(256, Claim::Grow).is_some());
     }
 
     #[test]
     fn groups_hidden_between_single_blocks_are_found_by_a_recount() {
         let mut space = space();
-        let segment = space.choose_data(256, Claim::Grow, false).unwrap();
-        let run = space.take_data(segment, [0; 4], 256, false);
+        let segment = space.choose_data(256, Claim::Grow).unwrap();
+        let run = space.take_data(segment, [0; 4], 256);
         for block in [0, 1, 2, 3] {
             space.release(run.part(block, 1));
         }

@@ -62,9 +62,6 @@ impl Ord for Waiter {
     }
 }
 
-/// More data than this between two flushes is not put into recycled blocks: the device writes one long run faster.
-const RECYCLE_BYTES_MAX: u64 = 64 << 10;
-
 /// Those who wait for a mark.
 #[derive(Default)]
 pub(super) struct Waiters(BinaryHeap<Waiter>);
@@ -118,8 +115,6 @@ pub(super) struct State {
     /// Reserved blocks that nobody wants any more; some may still be being written.
     pub(super) cancelled: Vec<BlockRun>,
     pub(super) unstable_bytes: u64,
-    /// `data_bytes_written` when the last flush began.
-    pub(super) flushed_data_bytes: u64,
     pub(super) latch: Option<Arc<str>>,
     pub(super) scratch: Scratch,
     pub(super) counts: Counts,
@@ -148,15 +143,6 @@ impl State {
             self.marks.complete = self.incomplete.pop_front().expect("front is there").lsn;
         }
         self.acknowledged.wake(self.commit_mark());
-    }
-
-    pub(super) fn flush_begins(&mut self) {
-        self.flushed_data_bytes = self.counts.data_bytes_written;
-    }
-
-    /// Whether little data was written since the last flush: somebody makes every little step stable, so that each costs a flush.
-    pub(super) fn flushed_lately(&self) -> bool {
-        self.counts.data_bytes_written - self.flushed_data_bytes <= RECYCLE_BYTES_MAX
     }
 
     /// A flush is done that began when `complete` and `written_seq` were what they are here.

@@ -122,8 +122,6 @@ pub struct TxOptions {
     pub claim: Claim,
     /// What it touches is no sign of use by anybody.
     pub background: bool,
-    /// Its data takes the place of a few blocks: blocks that came free lately will do (store/space.rs, "Recycling").
-    pub recycle: bool,
 }
 
 /// A transaction that succeeded. It is acknowledged when [`Store::acknowledged`] says so.
@@ -254,13 +252,11 @@ impl Store {
     pub async fn reserve(&self, blocks: u32, options: TxOptions) -> Result<Reservation> {
         self.inner.check_writable()?;
         let mut reservation = Reservation::new(&self.inner);
-        let recycle = options.recycle && self.inner.state.borrow().flushed_lately();
         let mut left = blocks;
         let mut room = Room::default();
         while left > 0 {
             self.inner.drain_cancelled();
-            let choice =
-                self.inner.state.borrow_mut().space.choose_data(left, options.claim, recycle);
+            let choice = self.inner.state.borrow_mut().space.choose_data(left, options.claim);
             let Some(segment) = choice else {
                 self.inner.make_room(&mut room, false).await?;
                 continue;
@@ -270,8 +266,7 @@ impl Store {
                 self.inner.load(table).await?;
                 continue;
             };
-            let space = &mut self.inner.state.borrow_mut().space;
-            let run = space.take_data(segment, entry.allocated, left, recycle);
+            let run = self.inner.state.borrow_mut().space.take_data(segment, entry.allocated, left);
             left -= run.blocks;
             reservation.add(run);
         }
@@ -922,9 +917,8 @@ impl Inner {
     pub(super) async fn flush(&self) -> Result<()> {
         let _one = self.flushing.acquire(1).await;
         let (complete, seq) = {
-            let mut state = self.state.borrow_mut();
+            let state = self.state.borrow();
             state.check()?;
-            state.flush_begins();
             (state.marks.complete, state.wal.written_seq())
         };
         if let Err(error) = self.device.flush().await {
