@@ -88,6 +88,7 @@ impl Files {
             return Err(OpenError::Kind { path: path.into() });
         };
         let buffered = open_locked(path, kind, options.access)?;
+        forget_cached(path, &buffered);
         let size =
             (&buffered).seek(SeekFrom::End(0)).map_err(at_path)? / SECTOR_BYTES * SECTOR_BYTES;
         if kind == FileKind::Block {
@@ -161,6 +162,17 @@ fn open_locked(path: &Path, kind: FileKind, access: Access) -> Result<File, Open
     }
 }
 
+/// What is read from here on is what the medium has. After a failed write-back the kernel keeps the pages as if they had been written: who
+/// had the file before us was told and stopped, and a recovery that reads those pages would believe what is not there.
+fn forget_cached(path: &Path, file: &File) {
+    if let Err(error) = rustix::fs::fdatasync(file) {
+        tracing::warn!(path = %path.display(), %error, "writes before this opening failed; what reached the medium counts");
+    }
+    if let Err(error) = rustix::fs::fadvise(file, 0, None, Advice::DontNeed) {
+        tracing::warn!(path = %path.display(), %error, "the host's cache is not dropped");
+    }
+}
+
 /// Some filesystems take the flag and refuse the transfers: so the first block is read to see.
 fn open_direct(path: &Path, access: Access, size: u64) -> io::Result<File> {
     let file = open_flags(path, access, OFlags::DIRECT)?;
@@ -208,6 +220,10 @@ pub fn create_file(path: &Path, bytes: u64) -> Result<(), OpenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{IoSliceMut, Write};
+
+    use rustix::io::ReadWriteFlags;
+
     use super::*;
 
     #[test]
@@ -233,5 +249,27 @@ mod tests {
         let first = Files::open(&path, &reader).unwrap();
         let _second = Files::open(&path, &reader).unwrap();
         assert!(first.describe().contains("read-only"));
+    }
+
+    #[test]
+    fn opening_drops_what_the_host_has_cached() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 1 << 20]).unwrap();
+        let cached = || {
+            let mut page = [0; 4096];
+            let buffers = &mut [IoSliceMut::new(&mut page)];
+            rustix::io::preadv2(file.as_file(), buffers, 512 << 10, ReadWriteFlags::NOWAIT)
+        };
+        if cached() == Err(Errno::OPNOTSUPP) {
+            eprintln!(
+                "skipped: the filesystem of the temporary directory does not say what is cached"
+            );
+            return;
+        }
+        assert_eq!(cached(), Ok(4096));
+        let files = Files::open(file.path(), &OpenOptions::default()).unwrap();
+        assert_eq!(cached(), Err(Errno::AGAIN));
+        drop(files);
+        assert_eq!(std::fs::read(file.path()).unwrap(), [7; 1 << 20]);
     }
 }
