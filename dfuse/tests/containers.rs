@@ -11,7 +11,7 @@ use std::process::Command;
 use daos_server::control::{Answer, Ask, Failure, FailureKind};
 use daos_server::{Door, EngineConfig, mounts};
 use serde_json::json;
-use support::site::{Site, is_mounted, kill, text, unmount};
+use support::site::{Site, end, is_mounted, kill, text, unmount};
 
 fn try_ask(site: &Site, ask: Ask) -> Result<Answer, Failure> {
     Door::open(EngineConfig::new(site.store(), "a test")).unwrap().ask(ask)
@@ -63,16 +63,14 @@ fn times_of_attributes_count_at_once_and_outlive_the_mount() {
     assert!(count(&site, "STATX", || (0..20).for_each(|_| stat(&file))) >= 20);
     assert_eq!(count(&site, "LOOKUP", || (0..20).for_each(|_| stat(&file))), 0, "names stay kept");
     set(&site, "dfuse-dentry-time", Some("0"));
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start();
     assert!(count(&site, "LOOKUP", || (0..20).for_each(|_| stat(&file))) >= 20);
     set(&site, "dfuse-dentry-time", None);
     set(&site, "dfuse-attr-time", None);
     stat(&file);
     assert_eq!(count(&site, "LOOKUP", || (0..20).for_each(|_| stat(&file))), 0);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -103,8 +101,7 @@ fn what_the_kernel_holds_is_taken_back_when_it_may_hold_it_no_longer() {
     (read(), stats());
     assert_eq!(count(&site, "STATX", stats) + count(&site, "LOOKUP", stats), 0);
     assert_eq!(count(&site, "READ", read), 0);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -119,8 +116,7 @@ fn a_name_that_is_not_there_is_asked_for_as_often_as_its_attribute_says() {
     assert_eq!(none(1), 1);
     set(&site, "dfuse-ndentry-time", Some("0"));
     assert_eq!(none(2), 20);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -145,13 +141,11 @@ fn pages_stay_go_at_the_last_close_or_are_never_kept() {
     set(&site, "dfuse-data-cache", Some("off"));
     assert!(read() > 0);
     assert!(read() > 0);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start_with(&["--disable-caching"]);
     set(&site, "dfuse-data-cache", Some("on"));
     assert!(read() > 0 && read() > 0, "the flag wins");
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -174,8 +168,7 @@ fn a_snapshot_made_while_mounted_holds_everything_that_was_answered() {
     (50..100).for_each(|n| fs::remove_file(file(n)).unwrap());
     let refused = site.dfuse(&["--snap", name]);
     assert!(!refused.status.success());
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let refused = site.dfuse(&["--snap", "tuesday"]);
     assert!(text(&refused).contains("no snapshot 'tuesday'"), "{}", text(&refused));
     let daemon = site.start_with(&["-o", "snap=monday"]);
@@ -185,13 +178,11 @@ fn a_snapshot_made_while_mounted_holds_everything_that_was_answered() {
     assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 100);
     let error = fs::write(site.mnt().join("new"), "x").unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EROFS));
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start();
     assert_eq!(fs::read_to_string(file(0)).unwrap(), "after");
     assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 50);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 /// A mount with a snapshot `monday` of two files, which have changed since, and a place for another mount.
@@ -265,8 +256,7 @@ fn a_snapshot_is_mounted_beside_its_live_container() {
     assert!(text(&none).contains("no snapshot 'tuesday'"), "{}", text(&none));
     let none = site.dfuse_at(&old.join("none"), &["--snap", "monday"]);
     assert!(text(&none).contains("mkdir -p"), "{}", text(&none));
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -278,10 +268,13 @@ fn the_end_of_the_live_mount_takes_its_snapshots_along() {
         mount_beside(&site, &old);
         let open = fs::File::open(old.join("kept")).unwrap();
         match how {
+            // The next one waits for it.
             "umount" => unmount("umount", &[], &site),
-            signal => kill(daemon.pid, signal),
+            signal => {
+                kill(daemon.pid, signal);
+                daemon.wait();
+            }
         }
-        // The next one waits for it.
         let next = site.start();
         assert!(!is_mounted(&old));
         daemon.wait();
@@ -289,14 +282,12 @@ fn the_end_of_the_live_mount_takes_its_snapshots_along() {
         daemon = next;
     }
     // Alone, the same command serves it itself; and a second one by that daemon.
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let alone = site.start_with(&["--snap", "monday"]);
     mount_beside(&site, &old);
     assert_eq!(fs::read_to_string(old.join("gone")).unwrap(), "before");
     umount(&old);
-    unmount("umount", &[], &site);
-    alone.wait();
+    end(&site, &alone);
 }
 
 #[test]
@@ -321,8 +312,7 @@ fn a_killed_daemon_leaves_mounts_that_can_be_unmounted() {
     mount_beside(&site, &old);
     assert_eq!(fs::read_to_string(old.join("gone")).unwrap(), "before");
     umount(&old);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -357,13 +347,11 @@ fn a_container_is_mounted_by_a_directory_that_stands_for_it() {
     assert!(text(&said).contains("say --embedded DIR too"), "{}", text(&said));
     let said = dfuse(&[Path::new("--path"), &old, &site.mnt()]);
     assert!(text(&said).contains("stands for no container"), "{}", text(&said));
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let by_path = ["--path", elsewhere.to_str().unwrap()];
     let daemon = site.start_with(&by_path);
     assert_eq!(fs::read_to_string(site.mnt().join("file")).unwrap(), "after");
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     // What is not there is not made.
     let gone = b"DAOS.POSIX://default/gone";
     rustix::fs::setxattr(&elsewhere, "user.daos", gone, flags).unwrap();
@@ -381,8 +369,7 @@ fn a_check_of_a_mounted_store_looks_at_every_filesystem() {
         fs::write(site.mnt().join(name).join("file"), "x").unwrap();
     }
     ask(&site, Ask::ContainerCreate { pool: "default".into(), label: "empty".into() });
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start();
     // One is shown, with a file open whose name is gone; the other one is not open.
     let open = fs::File::open(site.mnt().join("one/file")).unwrap();
@@ -403,8 +390,7 @@ fn a_check_of_a_mounted_store_looks_at_every_filesystem() {
         assert_eq!(rows, expected.map(|(name, files, orphans)| (name.into(), files, orphans)));
     }
     drop(open);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 /// Makes a container and an entry point for it, as the command does.
@@ -458,8 +444,7 @@ fn an_entry_point_shows_the_other_container_also_after_a_remount() {
     // The listing of a directory with an entry point in it, with attributes and without.
     let names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["data"]);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start();
     let ls = Command::new("ls").arg("-lR").arg(site.mnt()).output().unwrap();
     assert!(ls.status.success() && text(&ls).contains("deep"), "{}", text(&ls));
@@ -468,8 +453,7 @@ fn an_entry_point_shows_the_other_container_also_after_a_remount() {
     // The entry point moves like a directory.
     fs::rename(dir.join("data"), site.mnt().join("moved")).unwrap();
     assert_eq!(fs::read_to_string(site.mnt().join("moved/sub/deep")).unwrap(), "deep");
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -502,8 +486,7 @@ fn an_entry_point_goes_only_when_nothing_is_lost_by_it() {
     }
     fs::remove_dir(at("again")).unwrap();
     assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 1);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -537,8 +520,7 @@ fn entry_points_come_and_go_while_the_kernel_knows_their_names() {
     }
     let taken = link(&site, &site.mnt(), "dir", "home").unwrap_err();
     assert_eq!(taken.kind, FailureKind::Exists, "{taken}");
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -579,8 +561,7 @@ fn notices_wait_for_nobody_who_waits_for_them() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert!(list(&dir).unwrap().is_empty());
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -605,13 +586,11 @@ fn what_is_made_after_setfattr_is_made_in_the_container() {
         assert!(until > std::time::Instant::now(), "the kernel is not told");
     }
     assert_eq!(fs::metadata(at("data/file")).unwrap().ino() >> 48, 2);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start();
     assert_eq!(fs::read_to_string(at("data/file")).unwrap(), "seen");
     assert_eq!(list(&at("data")).unwrap().len(), 2);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -626,8 +605,7 @@ fn what_an_entry_point_cannot_show_has_an_error_of_its_own() {
     link(&site, &at("outer"), "back", "home").unwrap();
     fs::create_dir(at("damaged")).unwrap();
     destroy(&site, "gone").unwrap();
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start();
     assert_eq!(errno(list(&at("gone"))), libc::ENOLINK);
     assert_eq!(errno(fs::write(at("gone/x"), "x")), libc::ENOLINK);
@@ -648,8 +626,7 @@ fn what_an_entry_point_cannot_show_has_an_error_of_its_own() {
     fs::remove_dir(at("gone")).unwrap();
     fs::remove_dir(at("outer/back")).unwrap();
     fs::remove_dir(at("outer")).unwrap();
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -677,6 +654,5 @@ fn containers_keep_their_own_attributes_and_say_who_they_are() {
     let query = Ask::ContainerQuery { pool: "default".into(), container: "data".into() };
     let Answer::Container(found) = ask(&site, query) else { panic!() };
     assert!(said.starts_with("DAOS.POSIX://") && said.ends_with(&found.entry.uuid.to_string()));
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use daos_server::mounts;
-use support::site::{DFUSE, Daemon, SIZE, Site, holder, kill, text, unmount};
+use support::site::{DFUSE, Daemon, SIZE, Site, end, holder, kill, text, unmount};
 
 /// A file written before a `stop` is there after the next start.
 fn survives(stop: impl Fn(&Site, &Daemon)) {
@@ -22,8 +22,7 @@ fn survives(stop: impl Fn(&Site, &Daemon)) {
     assert_ne!(again.pid, daemon.pid);
     assert_eq!(fs::read_to_string(site.mnt().join("file")).unwrap(), "kept");
     assert!(site.mnt().join("a/b/c").is_dir());
-    unmount("umount", &[], &site);
-    again.wait();
+    end(&site, &again);
 }
 
 #[test]
@@ -73,8 +72,7 @@ fn sigterm_with_files_open_stops_it_all_the_same() {
     drop(file);
     let again = site.start();
     assert!(site.mnt().join("open").exists());
-    unmount("umount", &[], &site);
-    again.wait();
+    end(&site, &again);
 }
 
 #[test]
@@ -87,8 +85,7 @@ fn a_busy_mount_is_not_unmounted_and_goes_on() {
     assert!(!output.status.success());
     fs::write(site.mnt().join("other"), "works").unwrap();
     drop(file);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -163,13 +160,11 @@ fn read_only_makes_nothing_and_changes_nothing() {
     assert!(!site.store().exists());
     let daemon = site.start();
     fs::write(site.mnt().join("f"), "kept").unwrap();
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start_with(&["--read-only"]);
     assert_eq!(fs::read_to_string(site.mnt().join("f")).unwrap(), "kept");
     assert!(fs::write(site.mnt().join("g"), "").is_err());
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -178,8 +173,7 @@ fn a_store_on_a_read_only_filesystem_can_be_mounted_read_only() {
     let site = Site::new();
     let daemon = site.start();
     fs::write(site.mnt().join("file"), "kept").unwrap();
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let mount = |args: &[&str]| {
         let output = Command::new("mount").args(args).arg(site.store()).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
@@ -217,13 +211,11 @@ fn sizes_that_cannot_be_or_are_not_the_store_s_are_told() {
     let (code, said) = start(&["--memory", "0"]);
     assert!(code == 2 && said.contains("at least 1.00 MiB"), "{said}");
     let daemon = site.start();
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let (code, said) = start(&["--size", "2G"]);
     assert!(code == 0 && said.contains("passed over, this one has 1.00 GiB"), "{said}");
     let daemon = Daemon { pid: holder(&site.store()).unwrap() };
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -271,8 +263,7 @@ fn mount_and_fstab_can_call_it() {
     assert!(mount.is_dfuse() && mount.source == site.store());
     fs::write(site.mnt().join("f"), "x").unwrap();
     let daemon = Daemon { pid: holder(&site.store()).unwrap() };
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -314,8 +305,7 @@ fn mount_can_make_it_read_only_and_writable_again() {
     }
     let elsewhere = Command::new(DFUSE).args(["/s", "/", "-o", "remount,ro"]).output().unwrap();
     assert!(!elsewhere.status.success() && text(&elsewhere).contains("no dfuse is mounted"));
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]
@@ -362,16 +352,13 @@ fn a_pool_and_a_container_of_ones_own() {
     let site = Site::new();
     let daemon = site.start_with(&["mine", "data"]);
     fs::write(site.mnt().join("in-data"), "").unwrap();
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start_with(&["mine", "other"]);
     assert_eq!(fs::read_dir(site.mnt()).unwrap().count(), 0);
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
     let daemon = site.start_with(&["--pool", "mine", "--container", "data"]);
     assert!(site.mnt().join("in-data").exists());
-    unmount("umount", &[], &site);
-    daemon.wait();
+    end(&site, &daemon);
 }
 
 #[test]

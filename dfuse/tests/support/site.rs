@@ -112,6 +112,12 @@ pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
 }
 
+/// By umount(8), until its daemon has ended.
+pub fn end(site: &Site, daemon: &Daemon) {
+    unmount("umount", &[], site);
+    daemon.wait();
+}
+
 pub fn unmount(command: &str, args: &[&str], site: &Site) {
     let output = Command::new(command).args(args).arg(site.mnt()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
