@@ -147,6 +147,12 @@ impl<'v> Audit<'v> {
         }
     }
 
+    /// What cannot be read may refer to anything: nothing is freed or corrected for the lack of it.
+    fn find_unread(&mut self, finding: String) {
+        self.mendable.unread = true;
+        self.find(finding);
+    }
+
     async fn run(&mut self) -> Result<()> {
         let roots = self.vos.roots;
         self.walk(roots.pools, "pool table", &mut |_, _| Ok(())).await?;
@@ -233,7 +239,7 @@ impl<'v> Audit<'v> {
         }
         self.report.buckets += check.counts.buckets;
         for finding in check.findings {
-            self.find(finding);
+            self.find_unread(finding);
         }
         Ok(())
     }
@@ -244,13 +250,15 @@ impl<'v> Audit<'v> {
                 let id = ContainerId(u16::from_be_bytes([high, low]));
                 match ContainerRecord::decode(&value) {
                     Some(record) => drop(audit.containers.insert(id, record)),
-                    None => audit.find(format!("container {}: its record cannot be read", id.0)),
+                    None => {
+                        audit.find_unread(format!("container {}: its record cannot be read", id.0));
+                    }
                 }
             } else if !matches!(*key, [_, _, 1, ref epoch @ ..] if epoch.len() == 8)
                 && !matches!(*key, [_, _, 2, _, ..])
                 && !matches!(*key, [_, _, 3, ref rest @ ..] if Loss::decode(rest, &value).is_some())
             {
-                audit.find(format!("container table: strange key {key:02x?}"));
+                audit.find_unread(format!("container table: strange key {key:02x?}"));
             }
             Ok(())
         })
@@ -263,7 +271,7 @@ impl<'v> Audit<'v> {
             let (Some(key), Some(record)) =
                 (ObjectKey::from_bytes(&key), ObjectRecord::parse(&value))
             else {
-                audit.find(format!("object table: strange pair under {key:02x?}"));
+                audit.find_unread(format!("object table: strange pair under {key:02x?}"));
                 return Ok(());
             };
             audit.report.objects += 1;
@@ -279,7 +287,7 @@ impl<'v> Audit<'v> {
                 ObjectBody::Tree(tree) => trees.push((key, record.header.stored_bytes, tree)),
                 ObjectBody::Flat(run) => {
                     if let Err(why) = flat::verify(run) {
-                        audit.find(format!("object {}: {why}", key.oid()));
+                        audit.find_unread(format!("object {}: {why}", key.oid()));
                         return Ok(());
                     }
                     let mut walk = ObjectWalk::new(key);
@@ -316,7 +324,7 @@ impl<'v> Audit<'v> {
         let mut trees = Vec::new();
         self.walk(tree, "reclaim list", &mut |audit, (_, value)| {
             let Some(entry) = Entry::parse(&value) else {
-                audit.find("reclaim list: an entry cannot be read".to_owned());
+                audit.find_unread("reclaim list: an entry cannot be read".to_owned());
                 return Ok(());
             };
             let contents = entry.contents;
@@ -365,9 +373,10 @@ impl<'v> Audit<'v> {
                     Some((end, record)) if epoch < end => {
                         audit.own_record(what, record, Kind::Hidden);
                     }
-                    _ => audit.find(format!("{what}: a record of epoch {epoch} ends before it")),
+                    _ => audit
+                        .find_unread(format!("{what}: a record of epoch {epoch} ends before it")),
                 },
-                _ => audit.find(format!("{what}: strange key {key:02x?}")),
+                _ => audit.find_unread(format!("{what}: strange key {key:02x?}")),
             }
             Ok(())
         })
@@ -387,7 +396,7 @@ impl<'v> Audit<'v> {
     fn visit(&mut self, walk: &mut ObjectWalk, (key, value): Pair) {
         let name = walk.name.clone();
         let Some(parsed) = parse_key(walk.ordering, &key) else {
-            return self.find(format!("{name}: strange key {key:02x?}"));
+            return self.find_unread(format!("{name}: strange key {key:02x?}"));
         };
         let Some(record) = self.own_record(&name, &value, Kind::Newest) else { return };
         walk.stored_bytes += record.stored_bytes();
@@ -462,7 +471,7 @@ impl<'v> Audit<'v> {
     /// Notes what a record owns, and what of it is to be verified.
     fn own_record(&mut self, what: &str, value: &[u8], kind: Kind) -> Option<Record> {
         let Some(record) = Record::decode(value) else {
-            self.find(format!("{what}: a record cannot be read"));
+            self.find_unread(format!("{what}: a record cannot be read"));
             return None;
         };
         for run in record.runs() {

@@ -91,12 +91,20 @@ impl Lost {
 #[derive(Default)]
 pub(crate) struct Mendable {
     pub lost: Vec<Lost>,
+    /// Something in the trees was not read, or made no sense: what seems to be missing, or to belong to nobody, may be in it.
+    pub unread: bool,
     pub leaked: Vec<Run>,
     pub counters: Vec<(ContainerId, (u64, u64))>,
     /// Objects whose stored bytes are wrong, with the right ones.
     pub sizes: Vec<(ObjectKey, u64)>,
     /// Dkeys that have lost either their name or their values: where they begin.
     pub broken: Vec<(ObjectKey, Vec<u8>)>,
+}
+
+impl Mendable {
+    fn is_read_whole(&self) -> bool {
+        self.lost.is_empty() && !self.unread
+    }
 }
 
 impl Vos {
@@ -110,7 +118,14 @@ impl Vos {
                 break;
             }
             let mut progress = false;
+            // Without a part of the container table its containers seem to be destroyed, and their objects to be taken apart.
+            let containers = self.roots.containers;
+            let containers_lost = found.lost.iter().any(|lost| lost.tree == containers);
             for lost in &found.lost {
+                let unsure = containers_lost || found.unread && lost.owner == Owner::Detached;
+                if unsure && lost.tree != containers {
+                    continue;
+                }
                 let (mended, how) = self.mend_lost(lost).await?;
                 progress |= mended;
                 done.push(format!("{}: bucket {}: {how}", lost.what, lost.bucket.0));
@@ -120,7 +135,8 @@ impl Vos {
             }
             found = self.audit().await?.1;
         }
-        for (key, place) in std::mem::take(&mut found.broken) {
+        let broken = if found.is_read_whole() { std::mem::take(&mut found.broken) } else { vec![] };
+        for (key, place) in broken {
             let remove = |tx: &mut Tx<'_>| {
                 let object = self.roots.objects.object(key.container(), key.oid(), key.shard());
                 let end = crate::kv::after_prefix(&place);
@@ -183,7 +199,8 @@ impl Vos {
 
     /// Snapshots do not show what lost something with this any more.
     fn note_loss(&self, tx: &mut Tx<'_>, lost: &Lost) -> Result<(), Abort> {
-        if lost.owner == Owner::Store && lost.tree != self.roots.objects.tree {
+        let of_store = lost.owner == Owner::Store && lost.tree != self.roots.objects.tree;
+        if of_store || lost.owner == Owner::Detached {
             return Ok(());
         }
         for (id, record) in self.roots.all_containers(tx)? {
@@ -197,7 +214,7 @@ impl Vos {
     }
 
     async fn correct(&self, found: &Mendable, done: &mut Vec<String>) -> Result<()> {
-        if !found.lost.is_empty() {
+        if !found.is_read_whole() {
             done.push("counts and space are left as they are: part of them cannot be read".into());
             return Ok(());
         }
