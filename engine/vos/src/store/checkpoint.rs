@@ -10,7 +10,8 @@
 
 use bytes::Bytes;
 use daos_media::{How, IoBuf};
-use daos_types::{Csum, Result};
+use daos_types::{Csum, Error, Result};
+use daos_xstream::sync::Permit;
 
 use super::Lsn;
 use super::bucket;
@@ -39,7 +40,7 @@ impl Inner {
 
     /// Writes the oldest changes back.
     pub(super) async fn write_back_oldest(&self) -> Result<()> {
-        let _one = self.cleaning.acquire(1).await;
+        let _one = self.clean_alone().await?;
         let (up_to, count) = {
             let state = self.state.borrow();
             (state.marks.newest, (state.arena.budget() / 4).clamp(16, BATCH_MAX))
@@ -115,9 +116,20 @@ impl Inner {
         self.state.borrow().check()
     }
 
+    /// The right to write buckets or a header, for one at a time; nobody has it after a stop.
+    async fn clean_alone(&self) -> Result<Permit> {
+        let one = self.cleaning.acquire(1).await;
+        if self.stopping.get() { Err(Error::Stopped) } else { Ok(one) }
+    }
+
     /// A checkpoint of everything up to now.
     pub(super) async fn checkpoint(&self) -> Result<()> {
-        let _one = self.cleaning.acquire(1).await;
+        let _one = self.clean_alone().await?;
+        self.checkpoint_alone().await
+    }
+
+    /// The same for who has the right to it.
+    pub(super) async fn checkpoint_alone(&self) -> Result<()> {
         let start = {
             let state = self.state.borrow();
             state.check()?;
@@ -129,7 +141,7 @@ impl Inner {
         self.write_header(header).await
     }
 
-    /// At the very end, when no task and no write is under way: lets the next opening know that there is nothing to replay.
+    /// At the very end, when no task and no write is under way and none can begin: lets the next opening know that there is nothing to replay.
     pub(super) async fn end_clean(&self) -> Result<()> {
         let at_rest = {
             let state = self.state.borrow();

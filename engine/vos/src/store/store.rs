@@ -100,7 +100,7 @@ pub(super) struct Inner {
     pub(super) progress: Notify,
     pub(super) checkpoint_wanted: Cell<bool>,
     pub(super) generation: Cell<u64>,
-    stopping: Cell<bool>,
+    pub(super) stopping: Cell<bool>,
 }
 
 /// Buckets that one operation may pin, and a transaction change.
@@ -361,7 +361,12 @@ impl Store {
     /// # Errors
     /// `Latched`: what was above the mark is not there at the next open.
     pub async fn stop(self) -> Result<()> {
-        let mut result = if self.inner.read_only { Ok(()) } else { self.inner.checkpoint().await };
+        // To the end: a checkpoint of the cleaner would write its header beside the last one, or after it.
+        let _one = self.inner.cleaning.acquire(1).await;
+        let mut result = match self.inner.read_only {
+            true => Ok(()),
+            false => self.inner.checkpoint_alone().await,
+        };
         self.inner.stopping.set(true);
         self.inner.quiesce().await;
         if result.is_ok() && !self.inner.read_only {

@@ -407,6 +407,33 @@ fn a_full_host_is_no_space_and_no_latch() {
 }
 
 #[test]
+fn a_stop_lets_nothing_write_after_it() {
+    for seed in 0..40 {
+        sim::run(seed, move |handle| async move {
+            let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
+            format(&inner, &handle).await;
+            // It panics when writes overlap.
+            let device = FaultDevice::new(inner, handle.clone(), seed);
+            let store =
+                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+            device.set_latency_max(Duration::from_micros(50));
+            let root = store.root();
+            put(&store, root, 64, b"kept").await;
+            // As the cleaner does when the log is half full or fifteen seconds have passed.
+            store.inner.checkpoint_wanted.set(true);
+            store.inner.clean_kick.notify_all();
+            store.stop().await.unwrap();
+            let writes = device.counts().writes;
+            handle.sleep(Duration::from_secs(1)).await;
+            assert_eq!(device.counts().writes, writes);
+            device.set_latency_max(Duration::ZERO);
+            let store = reopen(&(device.clone() as Rc<dyn Device>), &handle).await;
+            assert_eq!(get(&store, root, 64, 4).await, b"kept");
+        });
+    }
+}
+
+#[test]
 fn a_clean_end_leaves_no_log_to_read() {
     sim::run(12, |handle| async move {
         let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
