@@ -682,6 +682,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_record_that_makes_no_sense_may_refer_to_is_not_freed() {
+        sim::run(1, |handle| async move {
+            let (_, vos, _) = fixture(handle).await;
+            let roots = vos.roots;
+            let garble = |tx: &mut Tx<'_>| {
+                let oid = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 0, 1);
+                let object = roots.objects.object(CONTAINER, oid, 0);
+                let pairs = crate::kv::Kv::range(&object.view(tx)?, &[0], None, 1)?;
+                crate::kv::KvMut::put(&mut object.edit(tx), &pairs[0].0, b"no record")
+            };
+            vos.store.transact(TxOptions::default(), garble).await.unwrap();
+            let found = findings(&vos, true).await;
+            assert!(has(&found, "counts and space are left as they are"), "{found:?}");
+            assert!(!has(&found, "were freed"), "{found:?}");
+            assert!(has(&findings(&vos, false).await, "nothing refers to it"), "still there");
+        });
+    }
+
+    #[test]
     fn data_that_changed_on_the_device_is_found() {
         sim::run(1, |handle| async move {
             let (device, vos, block) = fixture(handle).await;
