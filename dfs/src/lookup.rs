@@ -41,7 +41,9 @@ impl Dfs {
             match self.attr(&inode).await {
                 Ok(attr) => return Ok(Entry { attr }),
                 Err(error) => {
-                    self.forget(inode.ino, 1);
+                    if self.forget(inode.ino, 1) {
+                        self.forgotten(inode.ino).await?;
+                    }
                     return Err(error);
                 }
             }

@@ -547,6 +547,14 @@ fn notices_wait_for_nobody_who_waits_for_them() {
                 }
             });
         }
+        // Also when what follows panics: a scope waits for its threads.
+        struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let _stop = Stop(&stop);
         for round in 0..50 {
             link(&site, &dir, "data", "data").unwrap();
             let by_hand = dir.join("by-hand");
@@ -558,7 +566,6 @@ fn notices_wait_for_nobody_who_waits_for_them() {
             fs::remove_dir(&by_hand).unwrap();
             fs::remove_dir(dir.join("data")).unwrap();
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert!(list(&dir).unwrap().is_empty());
     end(&site, &daemon);

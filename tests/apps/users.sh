@@ -32,7 +32,7 @@ gone() { # PID
     done
     fail "dfuse ($1) still runs"
 }
-clean() { for d in "$mnt" "$old"; do while mounted "$d" >/dev/null; do umount -l "$d"; done; done; }
+clean() { for d in "$mnt" "$old"; do while mounted "$d" >/dev/null; do umount -l "$d" || break; done; done; }
 trap clean EXIT
 # up USER [option...]
 up() {

@@ -182,7 +182,7 @@ def at_once(count, work, seconds=120):
         except Exception as error:  # noqa: BLE001 - it is raised below
             failures.append(error)
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:

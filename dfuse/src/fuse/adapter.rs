@@ -189,6 +189,20 @@ impl<F: Filesystem> Adapter<F> {
         });
     }
 
+    /// Of calls that change attributes of `ino`, and for which the kernel does not guard itself against older ones that somebody asked for
+    /// meanwhile (`given.rs`).
+    fn touching(
+        &self,
+        ino: Ino,
+        reply: Reply,
+        call: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
+        self.run(reply, call, move |view, reply, ()| {
+            view.tell(ino);
+            reply.ok();
+        });
+    }
+
     /// What `call` changes in `directory` is known to be changed before it is answered.
     fn changing<T>(
         &self,
@@ -342,7 +356,8 @@ impl<F: Filesystem> Adapter<F> {
             Operation::ReaddirPlus(asked) => self.list(ino, &asked, true, reply),
             Operation::Fallocate(abi::FallocateIn { mode, offset, len, .. }) => {
                 let (mode, kill) = (mode as i32, kill_priv(header));
-                self.empty(reply, async move { fs.fallocate(ino, mode, offset, len, kill).await });
+                let call = async move { fs.fallocate(ino, mode, offset, len, kill).await };
+                self.touching(ino, reply, call);
             }
             Operation::Lseek(asked) => self.lseek(ino, &asked, reply),
             Operation::CopyFileRange { arguments, wide } => {
@@ -353,15 +368,8 @@ impl<F: Filesystem> Adapter<F> {
                     return reply.error(libc::EINVAL);
                 };
                 let (name, value) = (owned(name), value.to_vec());
-                let acl = name.starts_with(b"system.posix_acl_");
                 let call = async move { fs.setxattr(ino, &name, &value, set, kill_sgid).await };
-                self.run(reply, call, move |view, reply, ()| {
-                    // It may have changed the mode, which a LOOKUP meanwhile may not know.
-                    if acl {
-                        view.tell(ino);
-                    }
-                    reply.ok();
-                });
+                self.touching(ino, reply, call);
             }
             Operation::GetXattr { size, name } => {
                 let name = owned(name);
@@ -373,7 +381,7 @@ impl<F: Filesystem> Adapter<F> {
             }
             Operation::RemoveXattr { name } => {
                 let name = owned(name);
-                self.empty(reply, async move { fs.removexattr(ino, &name).await });
+                self.touching(ino, reply, async move { fs.removexattr(ino, &name).await });
             }
             // A second handshake is nonsense.
             Operation::Init(_) => reply.error(libc::EIO),

@@ -3,7 +3,8 @@
 //! The kernel takes in what a LOOKUP, GETATTR, STATX or READDIRPLUS answers when the thread that asked runs again. A MKDIR of another
 //! thread may be answered in between: then the kernel first notes that the directory's attributes are to be asked for, and then
 //! takes that note off for the older ones, which it believes for as long as it was told (a day). It guards itself against that
-//! for writes, truncates, links and whatever SETATTR does (`attr_version`), not for what changes in directories.
+//! for writes, truncates, links and whatever SETATTR does (`attr_version`), not for what changes in directories. (Nor for fallocate and
+//! xattrs, which are rare: after each the kernel is told.)
 //!
 //! # Invariants
 //! 1. Whoever gives a directory's attributes marks it, then looks whether a change was made since it was asked; if so they are given
