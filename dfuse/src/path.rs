@@ -1,5 +1,6 @@
 //! `--path`: a directory that stands for a container says its pool and name, and in a mount of dfuse also its store.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use daos_server::mounts;
@@ -30,5 +31,14 @@ pub fn find(path: &Path) -> Result<Found, String> {
     };
     let point = EntryPoint::parse(text).map_err(|e| format!("--path {shown}: {e}"))?;
     let mount = mounts::containing(path).filter(mounts::Mount::is_dfuse);
-    Ok(Found { point, store: mount.map(|mount| mount.source) })
+    let Some(mount) = mount else { return Ok(Found { point, store: None }) };
+    // Anybody may mount something that names this store and stands for that container.
+    match std::fs::metadata(&mount.source) {
+        Ok(store) if store.uid() != rustix::process::geteuid().as_raw() => Err(format!(
+            "{shown} is in a mount of {}, which belongs to another user (uid {}): name the store with --embedded if it is to be trusted",
+            mount.source.display(),
+            store.uid()
+        )),
+        _ => Ok(Found { point, store: Some(mount.source) }),
+    }
 }
