@@ -24,7 +24,7 @@ use dfs::{
 use smallvec::SmallVec;
 
 use super::abi::{self, InHeader, fattr, fopen};
-use super::given::{Asked, Given};
+use super::given::{Asked, Given, Thread};
 use super::reply::{Listing, Nodes, Reply, absent, errno, statfs_out};
 use super::request::{Forgets, Operation};
 use crate::exec::Executor;
@@ -105,9 +105,9 @@ impl<F: Filesystem> View<F> {
         attr.kind != Kind::Directory || self.notices.is_none() || self.given.give(attr.ino, asked)
     }
 
-    /// A call has changed what is in a directory, or failed to.
-    fn changed(&self, directory: Ino) {
-        if self.notices.is_some() && self.given.changed(directory) {
+    /// A thread's call has changed what is in a directory, or failed to.
+    fn changed(&self, directory: Ino, by: Thread) {
+        if self.notices.is_some() && self.given.changed(directory, by) {
             self.tell(directory);
         }
     }
@@ -181,8 +181,13 @@ impl<F: Filesystem> Adapter<F> {
         self.run(reply, call, |view, reply, entry| reply.value(&view.entry_out(&entry)));
     }
 
-    fn attr(&self, reply: Reply, call: impl Future<Output = Result<Attr>> + Send + 'static) {
-        let asked = self.view.given.asked();
+    fn attr(
+        &self,
+        by: Thread,
+        reply: Reply,
+        call: impl Future<Output = Result<Attr>> + Send + 'static,
+    ) {
+        let asked = self.view.given.asked(by);
         self.run(reply, call, move |view, reply, attr| {
             let valid = view.valid(&attr, asked);
             reply.value(&view.nodes.attr_out(&attr, valid));
@@ -207,12 +212,13 @@ impl<F: Filesystem> Adapter<F> {
     fn changing<T>(
         &self,
         directory: Ino,
+        by: Thread,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> impl Future<Output = Result<T>> + Send + 'static {
         let view = self.view.clone();
         async move {
             let done = call.await;
-            view.changed(directory);
+            view.changed(directory, by);
             done
         }
     }
@@ -257,34 +263,35 @@ impl<F: Filesystem> Adapter<F> {
     pub fn dispatch(&self, header: &InHeader, operation: Operation<'_>, reply: Reply) {
         let (fs, ino) = (self.fs(), self.ino(header.node));
         let caller = |umask| Caller { uid: header.uid, gid: header.gid, umask };
+        let by = Thread(header.pid);
         match operation {
-            Operation::Lookup { name } => self.lookup(ino, name, reply),
-            Operation::GetAttr => self.attr(reply, async move { fs.getattr(ino).await }),
-            Operation::Statx(_) => self.statx(ino, reply),
+            Operation::Lookup { name } => self.lookup(ino, name, by, reply),
+            Operation::GetAttr => self.attr(by, reply, async move { fs.getattr(ino).await }),
+            Operation::Statx(_) => self.statx(ino, by, reply),
             Operation::SetAttr(asked) => {
                 let changes = changes(&asked);
-                self.attr(reply, async move { fs.setattr(ino, changes).await });
+                self.attr(by, reply, async move { fs.setattr(ino, changes).await });
             }
             Operation::Readlink => self.data(reply, async move { fs.readlink(ino).await }),
             Operation::Symlink { name, target } => {
                 let (name, target, caller) = (owned(name), target.to_vec(), caller(0));
                 let call = async move { fs.symlink(ino, &name, &target, caller).await };
-                self.entry(reply, self.changing(ino, call));
+                self.entry(reply, self.changing(ino, by, call));
             }
             Operation::Mknod { arguments: abi::MknodIn { mode, rdev, umask, .. }, name } => {
                 let (name, caller) = (owned(name), caller(umask));
                 let call = async move { fs.mknod(ino, &name, mode, rdev, caller).await };
-                self.entry(reply, self.changing(ino, call));
+                self.entry(reply, self.changing(ino, by, call));
             }
             Operation::Mkdir { arguments: abi::MkdirIn { mode, umask }, name } => {
                 let (name, caller) = (owned(name), caller(umask));
                 let call = async move { fs.mkdir(ino, &name, mode, caller).await };
-                self.entry(reply, self.changing(ino, call));
+                self.entry(reply, self.changing(ino, by, call));
             }
             Operation::Create { arguments: abi::CreateIn { flags, mode, umask, .. }, name } => {
                 let (name, flags, caller) = (owned(name), flags as i32, caller(umask));
                 let call = async move { fs.create(ino, &name, mode, flags, caller).await };
-                self.created(reply, self.changing(ino, call));
+                self.created(reply, self.changing(ino, by, call));
             }
             Operation::Tmpfile(abi::CreateIn { flags, mode, umask, .. }) => {
                 let (flags, caller) = (flags as i32, caller(umask));
@@ -293,17 +300,17 @@ impl<F: Filesystem> Adapter<F> {
             Operation::Link { node, name } => {
                 let (of, name) = (self.ino(node), owned(name));
                 let call = async move { fs.link(of, ino, &name).await };
-                self.entry(reply, self.changing(ino, call));
+                self.entry(reply, self.changing(ino, by, call));
             }
             Operation::Unlink { name } => {
                 let name = owned(name);
                 let call = async move { fs.unlink(ino, &name).await };
-                self.empty(reply, self.changing(ino, call));
+                self.empty(reply, self.changing(ino, by, call));
             }
             Operation::Rmdir { name } => {
                 let name = owned(name);
                 let call = async move { fs.rmdir(ino, &name).await };
-                self.empty(reply, self.changing(ino, call));
+                self.empty(reply, self.changing(ino, by, call));
             }
             Operation::Rename { name, to_parent, to_name, flags } => {
                 let Some(flags) = RenameFlags::from_bits(flags) else {
@@ -311,7 +318,7 @@ impl<F: Filesystem> Adapter<F> {
                 };
                 let (to, name, to_name) = (self.ino(to_parent), owned(name), owned(to_name));
                 let call = async move { fs.rename(ino, &name, to, &to_name, flags).await };
-                self.empty(reply, self.changing(ino, self.changing(to, call)));
+                self.empty(reply, self.changing(ino, by, self.changing(to, by, call)));
             }
             operation => self.dispatch_open(header, operation, reply),
         }
@@ -352,8 +359,10 @@ impl<F: Filesystem> Adapter<F> {
                 reply.value(&abi::OpenOut::default());
             }
             Operation::Releasedir | Operation::Destroy => reply.ok(),
-            Operation::Readdir(asked) => self.list(ino, &asked, false, reply),
-            Operation::ReaddirPlus(asked) => self.list(ino, &asked, true, reply),
+            Operation::Readdir(asked) => self.list(ino, &asked, None, reply),
+            Operation::ReaddirPlus(asked) => {
+                self.list(ino, &asked, Some(Thread(header.pid)), reply)
+            }
             Operation::Fallocate(abi::FallocateIn { mode, offset, len, .. }) => {
                 let (mode, kill) = (mode as i32, kill_priv(header));
                 let call = async move { fs.fallocate(ino, mode, offset, len, kill).await };
@@ -415,9 +424,9 @@ impl<F: Filesystem> Adapter<F> {
         self.written(reply, async move { fs.write(write).await });
     }
 
-    fn lookup(&self, parent: Ino, name: &[u8], reply: Reply) {
+    fn lookup(&self, parent: Ino, name: &[u8], by: Thread, reply: Reply) {
         let (view, name) = (self.view.clone(), owned(name));
-        let asked = view.given.asked();
+        let asked = view.given.asked(by);
         self.executor.spawn(async move {
             match view.fs.lookup(parent, &name).await {
                 Ok(entry) => reply.value(&view.found_out(&entry, asked)),
@@ -431,8 +440,8 @@ impl<F: Filesystem> Adapter<F> {
     }
 
     /// What we have is always the present state, whichever `AT_STATX_*_SYNC` is asked for.
-    fn statx(&self, ino: Ino, reply: Reply) {
-        let (fs, asked) = (self.fs(), self.view.given.asked());
+    fn statx(&self, ino: Ino, by: Thread, reply: Reply) {
+        let (fs, asked) = (self.fs(), self.view.given.asked(by));
         self.run(reply, async move { fs.getattr(ino).await }, move |view, reply, attr| {
             let valid = view.valid(&attr, asked);
             reply.value(&view.nodes.statx_out(&attr, valid));
@@ -479,11 +488,12 @@ impl<F: Filesystem> Adapter<F> {
         }
     }
 
-    fn list(&self, ino: Ino, asked: &abi::ReadIn, with_attributes: bool, reply: Reply) {
+    /// With attributes if they are for somebody.
+    fn list(&self, ino: Ino, asked: &abi::ReadIn, attributes_for: Option<Thread>, reply: Reply) {
         let (view, after) = (self.view.clone(), asked.offset);
         let mut listing = Listing::new(asked.size);
         self.executor.spawn(async move {
-            match list(&view, ino, after, with_attributes, &mut listing).await {
+            match list(&view, ino, after, attributes_for, &mut listing).await {
                 Ok(()) => reply.data(listing.bytes()),
                 Err(e) => reply.error(errno(&e)),
             }
@@ -496,16 +506,17 @@ async fn list<F: Filesystem>(
     view: &View<F>,
     ino: Ino,
     mut after: u64,
-    with_attributes: bool,
+    attributes_for: Option<Thread>,
     listing: &mut Listing,
 ) -> Result<()> {
+    let with_attributes = attributes_for.is_some();
     let mut added = 0;
     loop {
         let wanted = listing.entries_wanted(with_attributes, added);
         if wanted == 0 {
             return Ok(());
         }
-        let asked = view.given.asked();
+        let asked = attributes_for.map(|by| view.given.asked(by));
         let entries = match view.fs.readdir(ino, after, wanted, with_attributes).await {
             Ok(entries) => entries,
             // What is there already is an answer; the next call meets the error again.
@@ -515,7 +526,7 @@ async fn list<F: Filesystem>(
         let Some(last) = entries.last() else { return Ok(()) };
         after = last.cookie;
         for entry in &entries {
-            if !add(view, listing, entry, with_attributes.then_some(asked)) {
+            if !add(view, listing, entry, asked) {
                 return Ok(());
             }
             added += 1;
