@@ -74,6 +74,20 @@ impl Bench {
             };
             async move { Filesystem::write(&*dfs, write).await.map(drop) }
         });
+        // As tar writes: blocks of its own that begin anywhere in ours.
+        let block = bytes::Bytes::from(vec![7; 10_240]);
+        self.each("append", move |dfs, i| {
+            let write = Write {
+                ino: one,
+                handle,
+                offset: 1536 + 10_240 * i as u64,
+                data: block.clone(),
+                append: false,
+                sync: false,
+                kill_priv: false,
+            };
+            async move { Filesystem::write(&*dfs, write).await.map(drop) }
+        });
         let name = |i: usize| format!("f{i}").into_bytes();
         self.each("create", move |dfs, i| async move {
             let (entry, opened) = dfs.create(root, &name(i), 0o644, libc::O_RDWR, ROOT).await?;

@@ -1,21 +1,22 @@
-//! What a transaction will most likely need, told from the request alone: that of a write to where nothing is yet, or over
-//! whole blocks.
+//! What a transaction will most likely need, told from the request alone: that of a write to where nothing is yet, over
+//! whole blocks, or on from where the last write of the array ended (`tail.rs`).
 //!
 //! A guess is a plan that costs no look at the store. The commit proves it as it proves a plan, need by need; if it was
 //! wrong, the transaction is planned, and the next ones on that object are planned at once.
 //!
 //! # Invariants
-//! 1. A guess depends on nothing that is stored, so it needs no lock. It stands back where somebody holds or waits for one:
+//! 1. A guess depends on nothing that is read from the store, so it needs no lock. It stands back where somebody holds or waits for one:
 //!    guesses do not overtake a plan for ever.
 
 use std::cell::Cell;
 
 use daos_types::rpc::Op;
-use daos_types::{BLOCK_BYTES, ObjectId};
+use daos_types::{BLOCK_BYTES, ContainerId, ObjectId};
 use smallvec::SmallVec;
 
 use crate::record::{BLOCK, INLINE_BYTES_MAX, Span};
 use crate::supply::{Base, Need};
+use crate::tail::Tails;
 
 /// Objects that are remembered for a wrong guess.
 const UNLIKE_MAX: usize = 64;
@@ -31,13 +32,13 @@ impl Default for Guesses {
 
 impl Guesses {
     /// The needs of these operations if nothing surprising is stored; `None`: no guess.
-    pub fn needs(&self, ops: &[Op]) -> Option<Vec<Need>> {
+    pub fn needs(&self, container: ContainerId, ops: &[Op], tails: &Tails) -> Option<Vec<Need>> {
         if ops.iter().filter_map(array_of).any(|object| self.place(object).get() == Some(object)) {
             return None;
         }
         let mut needs = Vec::with_capacity(ops.len());
         for (op, operation) in ops.iter().enumerate() {
-            needs.extend(guess(op, operation)?);
+            needs.extend(guess(container, op, operation, tails)?);
         }
         Some(needs)
     }
@@ -50,12 +51,12 @@ impl Guesses {
     }
 
     /// Planned, these operations had these needs: perhaps the next ones can be guessed again.
-    pub fn planned(&self, ops: &[Op], needs: &[Need]) {
+    pub fn planned(&self, container: ContainerId, ops: &[Op], tails: &Tails, needs: &[Need]) {
         for object in ops.iter().filter_map(array_of) {
             let place = self.place(object);
             if place.get() == Some(object) {
                 place.set(None);
-                if self.needs(ops).as_deref() != Some(needs) {
+                if self.needs(container, ops, tails).as_deref() != Some(needs) {
                     place.set(Some(object));
                 }
             }
@@ -78,23 +79,38 @@ fn array_of(op: &Op) -> Option<ObjectId> {
 }
 
 /// The needs of one operation; `None`: they depend on what is there.
-fn guess(op: usize, operation: &Op) -> Option<SmallVec<[Need; 2]>> {
+fn guess(
+    container: ContainerId,
+    op: usize,
+    operation: &Op,
+    tails: &Tails,
+) -> Option<SmallVec<[Need; 2]>> {
     let mut needs = SmallVec::new();
     match operation {
         Op::UpdateSingle { value, .. } if value.len() > INLINE_BYTES_MAX => {
             needs.push(Need::Single { op, blocks: value.len().div_ceil(BLOCK_BYTES) as u32 });
         }
-        Op::UpdateArray { offset, data, .. } => {
-            let (blocks, rest) = (data.len() / BLOCK_BYTES, data.len() % BLOCK_BYTES);
-            if !offset.is_multiple_of(BLOCK) {
-                return None;
+        Op::UpdateArray { key, offset, data } => {
+            let at = (offset % BLOCK) as usize;
+            let mut head = 0;
+            if at > 0 {
+                head = data.len().min(BLOCK_BYTES - at);
+                let base = tails.base(container, key, *offset)?;
+                let stays_inline =
+                    matches!(base, Base::Bytes { .. }) && at + head <= INLINE_BYTES_MAX;
+                if !stays_inline {
+                    let span = Span { start: at as u16, end: (at + head) as u16, written: true };
+                    needs.push(Need::Merge { op, at: None, base, data: Some((0, span)) });
+                }
             }
+            let left = data.len() - head;
+            let (blocks, rest) = (left / BLOCK_BYTES, left % BLOCK_BYTES);
             if blocks > 0 {
-                needs.push(Need::Run { op, skip: 0, blocks: blocks as u32, at: None });
+                needs.push(Need::Run { op, skip: head, blocks: blocks as u32, at: None });
             }
             if rest > INLINE_BYTES_MAX {
                 let span = Span { start: 0, end: rest as u16, written: true };
-                let data = Some((blocks * BLOCK_BYTES, span));
+                let data = Some((head + blocks * BLOCK_BYTES, span));
                 needs.push(Need::Merge { op, at: None, base: Base::Zeros, data });
             }
         }

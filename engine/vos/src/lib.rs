@@ -47,6 +47,7 @@ mod store;
 #[cfg(test)]
 mod store_tests;
 mod supply;
+mod tail;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transact;

@@ -14,6 +14,7 @@ use crate::pages::Abort;
 use crate::record::{Run, Span};
 use crate::store::{BlockAddr, BlockRun, DataWrite, ReadGuard, Reservation, Store, Tx, TxOptions};
 use crate::supply::{Base, Filled, Need, PLANNED};
+use crate::tail::KnownBlock;
 use crate::watch::Watch;
 
 /// Stored bytes by the index of the need that asks for them.
@@ -25,6 +26,8 @@ pub(crate) struct Prepared {
     pub needs: Vec<Need>,
     /// One for each need.
     pub answers: Vec<Vec<Filled>>,
+    /// The block of the last need that is a merge.
+    pub last_block: Option<KnownBlock>,
     reservation: Option<Reservation>,
     fresh: Vec<BlockRun>,
     writes: Vec<DataWrite>,
@@ -69,16 +72,19 @@ pub(crate) struct Preparation<'a> {
     pub guard: Option<ReadGuard>,
     /// Stored bytes for the needs that are counts.
     pub counted: Counted,
+    /// A block that need not be read.
+    pub known: Option<KnownBlock>,
 }
 
 impl Preparation<'_> {
     pub async fn run(self, needs: Vec<Need>) -> Result<Prepared> {
         let reservation = self.reserve(&needs).await?;
-        let Self { store, ops, counted, guard, .. } = self;
+        let Self { store, ops, counted, guard, known, .. } = self;
         let mut work = Work {
             store,
             ops,
             free: reservation.as_ref().map(|r| r.runs().to_vec()).unwrap_or_default(),
+            known,
             planned: 0,
             written: Vec::new(),
             prepared: Prepared { counted, ..Prepared::default() },
@@ -131,6 +137,7 @@ struct Work<'a> {
     ops: &'a [Op],
     /// Reserved runs that are left, the next one last.
     free: Vec<BlockRun>,
+    known: Option<KnownBlock>,
     planned: u64,
     /// What became of planned blocks.
     written: Vec<Written>,
@@ -161,6 +168,10 @@ impl Work<'_> {
                 None => Filled { start: run.addr.0, blocks: run.blocks, csums: Vec::new() },
             });
             done += run.blocks;
+        }
+        if let (Need::Merge { .. }, [one], Some(bytes)) = (&need, filled.as_slice(), content) {
+            let (start, csum) = (one.start, one.csums[0]);
+            self.prepared.last_block = Some(KnownBlock { start, csum, bytes });
         }
         self.prepared.needs.push(need);
         self.prepared.answers.push(filled);
@@ -221,12 +232,15 @@ impl Work<'_> {
             }
             Base::Block { start, csum, spans } => {
                 let ours = self.written.iter().rev().find_map(|written| written.find(*start));
-                let old = match ours {
-                    Some((real, real_csum, bytes)) => {
+                let known = self.known.as_ref();
+                let known = known.filter(|known| (known.start, known.csum) == (*start, *csum));
+                let old = match (ours, known) {
+                    (Some((real, real_csum, bytes)), _) => {
                         (*start, *csum) = (real, real_csum);
                         bytes
                     }
-                    None => self.store.read_data(BlockAddr(*start), &[*csum]).await?,
+                    (None, Some(known)) => known.bytes.clone(),
+                    (None, None) => self.store.read_data(BlockAddr(*start), &[*csum]).await?,
                 };
                 for span in spans {
                     lay(block, *span, &old[span.start as usize..span.end as usize]);

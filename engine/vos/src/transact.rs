@@ -111,12 +111,17 @@ impl Vos {
             Basis::Plan => self.prepare(request).await?,
         };
         Stage::Commit.enter();
-        self.commit(request, &prepared, &judged, claim).await
+        let committed = self.commit(request, &prepared, &judged, claim).await?;
+        if committed.is_some() {
+            self.tails.learn(request, &prepared);
+        }
+        Ok(committed)
     }
 
     /// What the transaction will most likely need; `None`: it has to be planned.
     fn guess(&self, request: &Transact) -> Option<Vec<Need>> {
-        self.locks.are_free(locked(request)).then(|| self.guesses.needs(&request.ops)).flatten()
+        let needs = || self.guesses.needs(request.container, &request.ops, &self.tails);
+        self.locks.are_free(locked(request)).then(needs).flatten()
     }
 
     /// Starts filling guessed blocks.
@@ -125,8 +130,8 @@ impl Vos {
         let (store, ops) = (&self.store, request.ops.as_slice());
         let claim = claim(ops);
         let options = TxOptions { claim, ..TxOptions::default() };
-        let counted = HashMap::new();
-        let preparation = Preparation { store, ops, options, guard: None, counted };
+        let (counted, known) = (HashMap::new(), self.tails.block(request));
+        let preparation = Preparation { store, ops, options, guard: None, counted, known };
         Ok((preparation.run(needs).await?, claim))
     }
 
@@ -177,13 +182,14 @@ impl Vos {
 
     /// Decides the transaction without changing anything, and starts filling the blocks that it needs.
     async fn prepare(&self, request: &Transact) -> Result<(Prepared, Judged, Claim)> {
+        self.count("plans");
         let guard = self.store.read_guard();
         let plan = |pages: &View<'_>| self.plan(pages, request);
         let ((verdicts, planned), lsn) = self.store.view(plan).await?;
         let judged = self.judge_all(&request.conditions, verdicts, lsn).await?;
         // Conditions come first: what an operation would have said does not matter if they fail.
         let (needs, claim) = planned?;
-        self.guesses.planned(&request.ops, &needs);
+        self.guesses.planned(request.container, &request.ops, &self.tails, &needs);
         Stage::Pull.enter();
         let mut counted = HashMap::new();
         for (index, need) in needs.iter().enumerate() {
@@ -196,7 +202,8 @@ impl Vos {
         Stage::Persist.enter();
         let (store, ops) = (&self.store, request.ops.as_slice());
         let options = TxOptions { claim, ..TxOptions::default() };
-        let preparation = Preparation { store, ops, options, guard: Some(guard), counted };
+        let preparation =
+            Preparation { store, ops, options, guard: Some(guard), counted, known: None };
         Ok((preparation.run(needs).await?, judged, claim))
     }
 

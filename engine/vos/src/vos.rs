@@ -18,6 +18,7 @@ use crate::key::DkeyHash;
 use crate::lock::Locks;
 use crate::roots::Roots;
 use crate::store::{Store, Tx, TxOptions, View};
+use crate::tail::Tails;
 use crate::watch::Watches;
 
 /// How a target's objects are kept.
@@ -39,6 +40,7 @@ pub struct Vos {
     pub(crate) handle: Handle,
     pub(crate) locks: Locks,
     pub(crate) guesses: Guesses,
+    pub(crate) tails: Tails,
     pub(crate) watches: Watches,
     /// There is something to reclaim or to sweep.
     pub(crate) background: Notify,
@@ -75,6 +77,7 @@ impl Vos {
             handle,
             locks: Locks::default(),
             guesses: Guesses::default(),
+            tails: Tails::default(),
             watches: Watches::default(),
             background: Notify::new(),
             checking: Cell::new(false),
@@ -93,7 +96,7 @@ impl Vos {
     pub async fn handle(&self, request: Request) -> Result<Reply> {
         Stage::Admit.enter();
         request.validate()?;
-        self.count(&request);
+        self.count(name_of(&request));
         match request {
             Request::Transact(transact) => self.transact(&transact).await,
             Request::Fetch(fetch) => self.fetch(&fetch).await,
@@ -146,15 +149,7 @@ impl Vos {
         DkeyHash { seed: self.roots.seed, bits: self.options.hash_bits }
     }
 
-    fn count(&self, request: &Request) {
-        let name = match request {
-            Request::Transact(_) => "requests_transact",
-            Request::Fetch(_) => "requests_fetch",
-            Request::List(_) => "requests_list",
-            Request::Extents(_) => "requests_extents",
-            Request::Sync => "requests_sync",
-            _ => "requests_other",
-        };
+    pub(crate) fn count(&self, name: &'static str) {
         let mut counts = self.counts.borrow_mut();
         match counts.iter_mut().find(|(there, _)| *there == name) {
             Some((_, count)) => *count += 1,
@@ -162,12 +157,17 @@ impl Vos {
         }
     }
 
+    /// What was asked and planned here; what the store below has counted is among what `Query` answers.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.counts.borrow().clone()
+    }
+
     fn usage(&self) -> TargetUsage {
         let space = self.store.space();
         let bytes = |blocks: u64| blocks * BLOCK_BYTES as u64;
         let store = self.store.counters().into_iter();
-        let counts = self.counts.borrow();
-        let counters = counts.iter().copied().chain(store);
+        let counters = self.counters().into_iter().chain(store);
         TargetUsage {
             capacity: bytes(space.capacity_blocks),
             free: bytes(space.free_blocks),
@@ -176,5 +176,17 @@ impl Vos {
             counters: counters.map(|(name, count)| (name.to_owned(), count)).collect(),
             latched: self.store.latched().map(|reason| reason.to_string()),
         }
+    }
+}
+
+/// Of a counter.
+fn name_of(request: &Request) -> &'static str {
+    match request {
+        Request::Transact(_) => "requests_transact",
+        Request::Fetch(_) => "requests_fetch",
+        Request::List(_) => "requests_list",
+        Request::Extents(_) => "requests_extents",
+        Request::Sync => "requests_sync",
+        _ => "requests_other",
     }
 }

@@ -414,6 +414,8 @@ struct Generator {
     config: Config,
     container: ContainerId,
     objects: Vec<ObjectId>,
+    /// Where the last write of an array ended.
+    end: Option<(KeyRef, u64)>,
 }
 
 impl Generator {
@@ -434,6 +436,7 @@ impl Generator {
             config,
             container: ContainerId(1),
             objects: kinds.into_iter().enumerate().map(object).collect(),
+            end: None,
         }
     }
 
@@ -525,7 +528,11 @@ impl Generator {
             }
             n if n < update => {
                 let (offset, len) = self.range();
-                Op::UpdateArray { key: self.array_key(), offset, data: self.random.bytes(len) }
+                let here = (self.array_key(), offset);
+                let goes_on = self.random.chance(30);
+                let (key, offset) = self.end.take().filter(|_| goes_on).unwrap_or(here);
+                self.end = Some((key.clone(), offset + len));
+                Op::UpdateArray { key, offset, data: self.random.bytes(len) }
             }
             n if n < update + 8 => {
                 let (offset, len) = self.range();
@@ -998,6 +1005,78 @@ fn large_punches_equal_the_model() {
             });
         });
     }
+}
+
+/// A log, an unpacking: each write goes on where the last one ended, in the middle of a block.
+#[test]
+fn who_goes_on_where_the_last_write_ended_needs_no_plan() {
+    each_seed("who_goes_on_where_the_last_write_ended_needs_no_plan", 20, |seed| {
+        sim::run(seed, move |handle| async move {
+            let run = Run::new(PLAIN, handle.clone()).await;
+            let mut random = Random(seed);
+            let object = Generator::new(seed, 0, PLAIN).objects[1];
+            let key = KeyRef { object, dkey: Dkey::from_u64(1), akey: "array".into() };
+            let transact = |op| {
+                Request::Transact(Transact {
+                    container: ContainerId(1),
+                    conditions: Vec::new(),
+                    ops: vec![op],
+                })
+            };
+            let plans = |run: &Run| {
+                let counters = run.vos().counters();
+                counters
+                    .into_iter()
+                    .find(|(name, _)| *name == "plans")
+                    .map_or(0, |(_, count)| count)
+            };
+            let mut end = 0;
+            for step in 0..300 {
+                let len = match random.below(4) {
+                    0 => 1 + random.below(40),
+                    1 => 1 + random.below(1500),
+                    2 => 1 + random.below(6000),
+                    _ => 10_240,
+                };
+                let data = random.bytes(len);
+                let op = Op::UpdateArray { key: key.clone(), offset: end, data };
+                run.same(transact(op)).await.expect("a write");
+                end += len;
+                // What changes the end in another way is found out by the commit.
+                if step > 150 && random.chance(20) {
+                    let start = end - random.below(end.min(6000));
+                    let op = match random.below(3) {
+                        0 => Op::PunchRange {
+                            key: key.clone(),
+                            offset: start,
+                            len: u64::MAX - start,
+                        },
+                        1 => Op::Allocate { key: key.clone(), offset: end, len: 5000 },
+                        _ => Op::UpdateArray {
+                            key: key.clone(),
+                            offset: start,
+                            data: random.bytes(7),
+                        },
+                    };
+                    if matches!(op, Op::PunchRange { .. }) {
+                        end = start;
+                    }
+                    run.same(transact(op)).await.expect("another change");
+                } else if step <= 150 {
+                    assert_eq!(plans(&run), 0, "step {step}");
+                }
+            }
+            assert!(plans(&run) > 0, "the second half has what needs a plan");
+            let part = FetchPart::Array { key, offset: 0, len: end + 10_000 };
+            for kill in [false, true] {
+                let (container, parts) = (ContainerId(1), vec![part.clone()]);
+                let fetch = Fetch { container, epoch: Epoch::MAX, parts };
+                run.same(Request::Fetch(fetch)).await.expect("all of it");
+                run.check().await;
+                run.reopen(kill).await;
+            }
+        });
+    });
 }
 
 #[test]
