@@ -94,7 +94,7 @@ impl Dfs {
     pub(crate) async fn store_enough_atimes(&self) {
         // Where others write too, they see it at once.
         let enough = if self.cache_attributes { BATCH } else { 1 };
-        self.store_atimes(enough).await;
+        Box::pin(self.store_atimes(enough)).await;
     }
 
     /// Stores noted times while there are at least `enough`. A read does not fail because its time could not be stored.

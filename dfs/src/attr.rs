@@ -106,7 +106,8 @@ impl Dfs {
         if !new.has(flag::ACL) || old.mode & 0o777 == new.mode & 0o777 {
             return Ok(true);
         }
-        let Some(mut list) = self.stored_acl(place, acl::ACCESS).await? else { return Ok(false) };
+        let stored = Box::pin(self.stored_acl(place, acl::ACCESS)).await?;
+        let Some(mut list) = stored else { return Ok(false) };
         list.chmod(new.mode);
         change.put_single(place.key(keys::xattr_akey(acl::ACCESS)), list.encode());
         Ok(true)

@@ -116,8 +116,8 @@ impl Dfs {
                 Err(Error::Exists) if flags & libc::O_EXCL == 0 => {}
                 Err(error) => return Err(error),
             }
-            match self.lookup(parent, name).await {
-                Ok(entry) => return self.open_found(entry, flags).await,
+            match Box::pin(self.lookup(parent, name)).await {
+                Ok(entry) => return Box::pin(self.open_found(entry, flags)).await,
                 // It went between the two.
                 Err(Error::NoEntry) => {}
                 Err(error) => return Err(error),
@@ -271,7 +271,11 @@ impl Dfs {
         if kind == Kind::Symlink {
             return Ok(Inherited { mode: make.mode, flags: 0, lists: Extras::new() });
         }
-        let Some(default) = self.default_acl(parent, directory.clone()).await? else {
+        let default = match directory.record.has(flag::DEFAULT_ACL) {
+            true => Box::pin(self.default_acl(parent, directory.clone())).await?,
+            false => None,
+        };
+        let Some(default) = default else {
             let mode = make.mode & !(make.caller.umask & 0o777);
             return Ok(Inherited { mode, flags: 0, lists: Extras::new() });
         };

@@ -55,7 +55,7 @@ impl Dfs {
     pub async fn read(&self, ino: Ino, handle: Handle, offset: u64, len: usize) -> Result<Bytes> {
         let read = self.read_range(ino, handle, offset, len).await;
         if let Err(error) = &read {
-            self.tell_damage(crate::keys::file_oid(ino), error).await;
+            Box::pin(self.tell_damage(crate::keys::file_oid(ino), error)).await;
         }
         read
     }
@@ -72,7 +72,7 @@ impl Dfs {
         };
         // When the size is known only what is there is asked for; else size and data come together.
         let (data, info) = match known {
-            None => self.read_with_size(&inode, record, offset, len).await?,
+            None => Box::pin(self.read_with_size(&inode, record, offset, len)).await?,
             Some(info) => {
                 let len = len.min(file_size(record, &info).saturating_sub(offset));
                 let range = offset..offset + len;

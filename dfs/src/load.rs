@@ -166,6 +166,11 @@ impl Dfs {
                 return Ok(loaded);
             }
         }
+        // Apart: nearly every call's future has one of these in it.
+        Box::pin(self.load_afresh(inode)).await
+    }
+
+    async fn load_afresh(&self, inode: &Inode) -> Result<Loaded> {
         for _ in 0..TRIES_MAX {
             let home = match inode.home() {
                 Some(home) => home,
@@ -245,6 +250,10 @@ impl Dfs {
         {
             return Ok(facts);
         }
+        Box::pin(self.fetch_facts(inode, loaded)).await
+    }
+
+    async fn fetch_facts(&self, inode: &Inode, loaded: &Loaded) -> Result<Facts> {
         let generation = inode.generation();
         let mut parts = Vec::new();
         facts_parts(&loaded.record, &mut parts);

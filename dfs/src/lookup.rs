@@ -19,8 +19,8 @@ impl Dfs {
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         let ino = match name {
             b"." => parent,
-            b".." => self.parent(parent).await?,
-            _ if self.keeps_known() => return self.lookup_to_keep(parent, name).await,
+            b".." => Box::pin(self.parent(parent)).await?,
+            _ if self.keeps_known() => return Box::pin(self.lookup_to_keep(parent, name)).await,
             _ => self.find(parent, name).await?,
         };
         let entry = Entry { attr: self.attr(&*self.inode(ino)?).await? };
@@ -59,6 +59,10 @@ impl Dfs {
         if self.names.cannot_be(parent, name) {
             return Err(Error::NoEntry);
         }
+        Box::pin(self.find_stored(parent, name)).await
+    }
+
+    async fn find_stored(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         let _fetching = self.table.fetching();
         let Some(named) = self.named(parent, name, With::Record).await? else {
             // Nothing is found in what is no directory, too, but that has another name.

@@ -33,8 +33,8 @@ impl Dfs {
         drop(turn);
         if flags & libc::O_TRUNC != 0 && loaded.record.kind() == Kind::File {
             let truncate = SetAttr { size: Some(0), ..SetAttr::default() };
-            if let Err(error) = self.setattr(ino, truncate).await {
-                self.release(ino, handle).await?;
+            if let Err(error) = Box::pin(self.setattr(ino, truncate)).await {
+                Box::pin(self.release(ino, handle)).await?;
                 return Err(error);
             }
         }
@@ -53,7 +53,7 @@ impl Dfs {
         let busy = inode.busy();
         match inode.loaded() {
             Some(loaded) if loaded.record.nlink > 0 && !busy => Ok(()),
-            _ => self.last_close(&inode).await,
+            _ => Box::pin(self.last_close(&inode)).await,
         }
     }
 

@@ -58,8 +58,11 @@ impl Dfs {
         if !lost.is_there(&self.file(inode).await?.record) {
             return Ok(());
         }
-        let _turn = inode.turn(How::Exclusive).await;
-        self.change_attr(inode, SetAttr::default(), lost).await
+        Box::pin(async {
+            let _turn = inode.turn(How::Exclusive).await;
+            self.change_attr(inode, SetAttr::default(), lost).await
+        })
+        .await
     }
 }
 

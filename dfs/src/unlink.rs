@@ -65,7 +65,7 @@ impl Dfs {
             };
             let named = match remembered {
                 Some(named) => Some(named),
-                None => self.named(parent, name, With::Extras).await?,
+                None => Box::pin(self.named(parent, name, With::Extras)).await?,
             };
             let Some(named) = named else {
                 self.directory(parent).await?;
@@ -111,7 +111,7 @@ impl Dfs {
             return Ok(());
         }
         let text = match named.in_table() {
-            true => self.entry_point(ino).await?,
+            true => Box::pin(self.entry_point(ino)).await?,
             false => {
                 let key = keys::xattr_akey(uns::XATTR.as_bytes());
                 let found = named.extras.iter().find(|(akey, _)| *akey == key);

@@ -77,7 +77,7 @@ impl Dfs {
         if loaded.record.kind() != Kind::Directory || !loaded.record.may_have_xattrs() {
             return Ok(None);
         }
-        match self.getxattr(ino, XATTR.as_bytes()).await {
+        match Box::pin(self.getxattr(ino, XATTR.as_bytes())).await {
             Ok(text) => Ok(Some(text)),
             Err(Error::NoAttribute) => Ok(None),
             Err(error) => Err(error),

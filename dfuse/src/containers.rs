@@ -188,9 +188,14 @@ impl Containers {
     /// The container of an inode, for a handle that outlived a mount too.
     pub async fn of(&self, ino: Ino) -> Result<Arc<Shown>> {
         let id = ino.container();
-        if let Some(shown) = self.get(id) {
-            return Ok(shown);
+        match self.get(id) {
+            Some(shown) => Ok(shown),
+            // Apart, as all that is rare: every request's future would have room for it.
+            None => Box::pin(self.open_by_number(id)).await,
         }
+    }
+
+    async fn open_by_number(&self, id: ContainerId) -> Result<Arc<Shown>> {
         for pool in self.client.pools().await? {
             let pool = self.client.pool(&pool.id.0.to_string()).await?;
             let found = pool.containers().await?.into_iter().find(|info| info.id == id);

@@ -104,8 +104,14 @@ impl Namespace {
         if found.kind != Kind::Directory {
             return Ok(found);
         }
-        let Some(text) = shown.dfs.entry_point(found.ino).await? else { return Ok(found) };
-        match self.containers.behind(&text, shown, parent).await {
+        match shown.dfs.entry_point(found.ino).await? {
+            Some(text) => Box::pin(self.enter(shown, parent, found, &text)).await,
+            None => Ok(found),
+        }
+    }
+
+    async fn enter(&self, shown: &Shown, parent: Ino, found: Attr, text: &[u8]) -> Result<Attr> {
+        match self.containers.behind(text, shown, parent).await {
             Ok(behind) => {
                 self.set_broken(found.ino, None);
                 self.set_door(found.ino, behind.id());
@@ -291,6 +297,18 @@ fn together(a: Ino, b: Ino) -> Result<()> {
     if a.container() == b.container() { Ok(()) } else { Err(Error::CrossContainer) }
 }
 
+impl Namespace {
+    /// `..` of a container's root: through which entry point somebody has come, and where that is now.
+    async fn lookup_above(&self, root: Ino) -> Result<Entry> {
+        let doors = self.doors_of(root.container()).await;
+        let above = match doors.first() {
+            Some((_, above, _)) => *above,
+            None => self.at(root).await?.above().ok_or(Error::Stale)?,
+        };
+        self.at(above).await?.dfs.lookup(above, b".").await
+    }
+}
+
 impl Filesystem for Namespace {
     fn root(&self) -> Ino {
         self.containers.root().dfs.root()
@@ -325,14 +343,7 @@ impl Filesystem for Namespace {
     }
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         if name == b".." && self.is_root(parent) && parent != Filesystem::root(self) {
-            // Through which entry point somebody has come, and where that is now.
-            let doors = self.doors_of(parent.container()).await;
-            let above = doors.first().map(|(_, above, _)| *above);
-            let above = match above {
-                Some(above) => above,
-                None => self.at(parent).await?.above().ok_or(Error::Stale)?,
-            };
-            return self.at(above).await?.dfs.lookup(above, b".").await;
+            return Box::pin(self.lookup_above(parent)).await;
         }
         let shown = match name {
             b"." | b".." => self.at(parent).await?,
