@@ -1,5 +1,5 @@
-//! Messages between clients and targets. One way to travel so far: within a process ([`inproc`]); shared memory and
-//! libfabric join it with the same `call`.
+//! Messages between clients and targets. Two ways to travel so far: within a process ([`inproc`]), and between two processes of one host
+//! through memory that they share ([`shm`]); libfabric joins them.
 //!
 //! # Invariants
 //! 1. A call is answered exactly once: by the service, or with [`Error::Stopped`](daos_types::Error::Stopped) when
@@ -9,9 +9,8 @@
 //!
 //! # Not here
 //! What a body means. The fabric moves bodies and never looks inside.
-#![forbid(unsafe_code)]
-
 pub mod inproc;
+pub mod shm;
 
 use daos_types::rpc;
 
