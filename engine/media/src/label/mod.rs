@@ -35,8 +35,12 @@ pub enum LabelError {
         "the device holds {found}, and is left as it is; if that is not needed, erase it first (wipefs -a, or truncate -s 0 for a file)"
     )]
     Foreign { found: String },
-    #[error("the device holds no daosfs store: {found}")]
+    #[error("the device holds no daosfs store but {found}")]
     NoStore { found: String },
+    #[error("the device is empty")]
+    Empty,
+    #[error("the format of a daosfs store did not finish; format it again")]
+    Unfinished,
     #[error("the device holds a daosfs store already: {}", .0.0)]
     StoreExists(StoreId),
     #[error(
@@ -94,12 +98,11 @@ pub struct BadCopy {
 pub async fn read(device: &dyn Device) -> Result<Read, LabelError> {
     let copies = read_copies(device).await?;
     let Some((label, state, bad_copy)) = choose(&copies)? else {
-        let found = probe::name(device).await?.unwrap_or_else(|| "it is empty".into());
-        return Err(LabelError::NoStore { found });
+        let found = probe::name(device).await?;
+        return Err(found.map_or(LabelError::Empty, |found| LabelError::NoStore { found }));
     };
     if state == State::Formatting {
-        let found = "a format of it did not finish; format it again".into();
-        return Err(LabelError::NoStore { found });
+        return Err(LabelError::Unfinished);
     }
     if label.device_bytes > device.size() {
         return Err(LabelError::Shrunk { bytes: device.size(), formatted: label.device_bytes });
@@ -271,7 +274,7 @@ mod tests {
     fn a_formatted_device_is_read_back_and_not_formatted_again() {
         sim::run(1, |_| async {
             let device = MemDevice::new(SIZE);
-            assert!(matches!(read(&*device).await, Err(LabelError::NoStore { .. })));
+            assert!(matches!(read(&*device).await, Err(LabelError::Empty)));
             let written = format(&*device).await.unwrap();
             let found = read(&*device).await.unwrap();
             assert_eq!(found.label, written);
@@ -327,7 +330,7 @@ mod tests {
                 let device: Rc<dyn Device> = device.survivor().await.unwrap();
                 match read(&*device).await {
                     Ok(_) => 1,
-                    Err(LabelError::NoStore { .. }) => {
+                    Err(LabelError::Empty | LabelError::Unfinished) => {
                         assert!(!finished);
                         format(&*device).await.unwrap();
                         0
