@@ -44,7 +44,7 @@ pub enum LabelError {
     #[error("the device holds a daosfs store already: {}", .0.0)]
     StoreExists(StoreId),
     #[error(
-        "the device holds a daosfs store of version {version}, newer than this program understands ({VERSION})"
+        "this store has version {version} of the label, and this program reads up to {VERSION}: use a newer one"
     )]
     Newer { version: u32 },
     #[error(
@@ -214,6 +214,14 @@ fn choose(copies: &[RawLabel; 2]) -> Result<Option<(Label, State, Option<u64>)>,
                 Some((one.0, one.1, Some(COPIES[1])))
             }
         }
+        // A newer program that was interrupted: the copy that it has not come to yet is not the store's any more. (One whose
+        // checksum is not right where ours is has a flipped bit in its version.)
+        (Verified::Newer(version), Verified::Good(_)) if copies[0].is_right() => {
+            return Err(LabelError::Newer { version });
+        }
+        (Verified::Good(_), Verified::Newer(version)) if copies[1].is_right() => {
+            return Err(LabelError::Newer { version });
+        }
         (Verified::Good(good), _) => Some((good.0, good.1, Some(COPIES[1]))),
         (_, Verified::Good(good)) => Some((good.0, good.1, Some(COPIES[0]))),
         (Verified::Newer(version), _) | (_, Verified::Newer(version)) => {
@@ -265,7 +273,7 @@ mod tests {
 
     async fn write_at(device: &dyn Device, address: u64, bytes: &[u8]) {
         let sector = address - address % 512;
-        let mut buffer = device.read(IoBuf::zeroed(4096), sector, How::Buffered).await.unwrap();
+        let mut buffer = device.read(IoBuf::zeroed(8192), sector, How::Buffered).await.unwrap();
         buffer[(address - sector) as usize..][..bytes.len()].copy_from_slice(bytes);
         device.write(buffer.into_bytes(), sector, How::Buffered).await.unwrap();
     }
@@ -359,8 +367,23 @@ mod tests {
             }
             let newer = read(&*device).await.unwrap_err();
             assert!(matches!(newer, LabelError::Newer { version: 9 }));
-            assert!(newer.to_string().contains("version 9, newer than this program understands"));
+            assert!(newer.to_string().contains("has version 9 of the label"), "{newer}");
+            assert!(newer.to_string().contains("reads up to 1: use a newer one"), "{newer}");
             assert!(matches!(format(&*device).await, Err(LabelError::Newer { version: 9 })));
+            // Of two copies a newer one counts, unless it is ours with a flipped bit.
+            for copy in [0, 1] {
+                write(&*device, &label, State::Ready).await.unwrap();
+                write_at(&*device, COPIES[copy] + 8, &9u32.to_le_bytes()).await;
+                assert_eq!(read(&*device).await.unwrap().bad_copy.unwrap().address, COPIES[copy]);
+                let mut bytes = label.encode(State::Ready, copy as u32);
+                bytes[8..12].copy_from_slice(&9u32.to_le_bytes());
+                bytes[12..16].fill(0);
+                let csum = daos_types::crc32c(&bytes);
+                bytes[12..16].copy_from_slice(&csum.0.to_le_bytes());
+                write_at(&*device, COPIES[copy], &bytes).await;
+                let newer = read(&*device).await.unwrap_err();
+                assert!(matches!(newer, LabelError::Newer { version: 9 }), "{newer}");
+            }
         });
     }
 

@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ::bytes::Bytes;
-use daos_media::{Device, FaultDevice, MemDevice};
+use daos_media::{Device, FaultDevice, How, IoBuf, MemDevice};
 use daos_types::{BLOCK_BYTES, Error, StoreId, TargetId};
 use daos_xstream::{Handle, sim};
 
@@ -650,4 +650,41 @@ fn mending_that_is_dropped_half_way_is_not_under_way_any_more() {
         store.mend_fixed_places().await.unwrap();
         assert!(store.inner.mended.borrow().is_empty());
     });
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_told_by_number_and_left_as_it_is() {
+    const HEADERS: u64 = 8192;
+    for slot in 0..2 {
+        sim::run(slot, move |handle| async move {
+            let (device, store) = fresh(&handle, Sync::Posix).await;
+            put(&store, store.root(), 64, b"kept").await;
+            store.stop().await.unwrap();
+            // One slot is enough, also with a flipped bit: the other is of before the newer program came.
+            let at = HEADERS + slot * 4096;
+            let mut image = device.read(IoBuf::zeroed(512), at, How::Buffered).await.unwrap();
+            image[24..28].copy_from_slice(&(header::VERSION + 3).to_le_bytes());
+            let csum = daos_types::crc32c(&image[8..]);
+            image[4..8].copy_from_slice(&csum.0.to_le_bytes());
+            image[100] ^= u8::from(slot == 1);
+            device.write(image.into_bytes(), at, How::Buffered).await.unwrap();
+            // A copy of the label would be put right, were it not for that.
+            device.write(vec![0; 512].into(), 0, How::Buffered).await.unwrap();
+
+            let whole = || device.read(IoBuf::zeroed(DEVICE_BYTES as usize), 0, How::Buffered);
+            let before = whole().await.unwrap();
+            for read_only in [false, true] {
+                let options = OpenOptions { read_only, ..options(Sync::Posix) };
+                let refused = Store::open(device.clone(), handle.clone(), options).await;
+                let refused = refused.err().unwrap().to_string();
+                let versions = (header::VERSION + 3, header::VERSION);
+                let text = format!(
+                    "version {} of its structures, and this program reads up to {}: use a newer one",
+                    versions.0, versions.1
+                );
+                assert!(refused.contains(&text), "{refused}");
+            }
+            assert!(*whole().await.unwrap() == *before, "something was written");
+        });
+    }
 }
