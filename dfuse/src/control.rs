@@ -5,8 +5,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use daos_server::Handler;
 use daos_server::control::{Failure, FailureKind};
+use daos_server::{Claim, Handler};
 use daos_types::{ContainerId, Epoch, ObjectClass};
 use dfs::uns::EntryPoint;
 use dfs::{Caller, Ino};
@@ -14,8 +14,8 @@ use futures_lite::future::block_on;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::beside::{Beside, View};
-use crate::containers::Shown;
+use crate::beside::{Beside, Shown, View};
+use crate::containers;
 use crate::daemon::Event;
 use crate::notices::Notice;
 
@@ -112,7 +112,7 @@ impl Control {
 }
 
 impl View {
-    fn root(&self) -> &Shown {
+    fn root(&self) -> &containers::Shown {
         self.namespace.containers.root()
     }
 
@@ -138,7 +138,7 @@ impl View {
         Ok(Value::Null)
     }
 
-    fn of(&self, ino: u64) -> Result<(Ino, Arc<Shown>), Failure> {
+    fn of(&self, ino: u64) -> Result<(Ino, Arc<containers::Shown>), Failure> {
         let ino = self.ino(ino);
         Ok((ino, block_on(self.namespace.containers.of(ino)).map_err(failure)?))
     }
@@ -198,7 +198,7 @@ impl View {
 
 impl Handler for Control {
     fn in_use(&self, container: ContainerId) -> Option<String> {
-        if let Some(how) = self.beside.shows(container, None) {
+        if let Some(how) = self.beside.shows(Shown { container, snapshot: None }) {
             return Some(how);
         }
         let at = self.own.settings.mountpoint.display();
@@ -214,11 +214,20 @@ impl Handler for Control {
         self.views().into_iter().find_map(used)
     }
 
-    fn snapshot_in_use(&self, container: ContainerId, epoch: Epoch) -> Option<String> {
+    fn claim(
+        &self,
+        container: ContainerId,
+        snapshot: Option<Epoch>,
+    ) -> Result<Box<dyn Claim>, String> {
+        // What is mounted beside comes and goes; the daemon's own is there from before the first question to its end.
+        let claim = self.beside.claim_to_destroy(Shown { container, snapshot })?;
         let at = self.own.settings.mountpoint.display();
-        let is_ours = container == self.own.root().id() && Some(epoch) == self.own.snapshot;
-        let beside = || self.beside.shows(container, Some(epoch));
-        is_ours.then(|| format!("mounted on {at}")).or_else(beside)
+        let is_ours = container == self.own.root().id() && snapshot == self.own.snapshot;
+        let used = match snapshot {
+            Some(_) => is_ours.then(|| format!("mounted on {at}")),
+            None => self.in_use(container),
+        };
+        used.map_or(Ok(Box::new(claim)), Err)
     }
 
     fn changed(&self, container: ContainerId) {

@@ -260,6 +260,39 @@ fn a_snapshot_is_mounted_beside_its_live_container() {
 }
 
 #[test]
+fn who_cannot_see_a_snapshot_or_names_one_that_is_gone_is_told_so() {
+    require_fuse!();
+    let site = Site::new();
+    let (daemon, old) = with_snapshot(&site);
+    let elsewhere = Command::new("unshare")
+        .args(["-m", support::site::DFUSE, "--embedded"])
+        .args([&site.store(), &old])
+        .args(["--snap", "monday"])
+        .output()
+        .unwrap();
+    if !text(&elsewhere).contains("unshare:") {
+        assert!(!elsewhere.status.success());
+        assert!(text(&elsewhere).contains("another mount namespace"), "{}", text(&elsewhere));
+    }
+    assert!(!is_mounted(&old), "it was mounted where nobody sees it");
+    // A command that was given a path in a snapshot is not answered for the live mount.
+    mount_beside(&site, &old);
+    let device = mounts::at(&old).unwrap().device;
+    umount(&old);
+    let asked = |device| {
+        let query =
+            Ask::Filesystem { verb: "query".into(), arguments: json!({ "device": device }) };
+        try_ask(&site, query)
+    };
+    let refused = asked(device).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::NotFound, "{refused}");
+    let own = asked(mounts::at(&site.mnt()).unwrap().device).unwrap();
+    let Answer::Filesystem(own) = own else { panic!() };
+    assert_eq!(own["mountpoint"], json!(site.mnt()));
+    end(&site, &daemon);
+}
+
+#[test]
 fn the_end_of_the_live_mount_takes_its_snapshots_along() {
     require_fuse!();
     let site = Site::new();
