@@ -77,10 +77,15 @@ fn failure(error: dfs::Error) -> Failure {
 
 impl Control {
     /// The mount that `arguments` name, the daemon's own if none.
-    fn view(&self, arguments: &Value) -> Arc<View> {
+    fn view(&self, arguments: &Value) -> Result<Arc<View>, Failure> {
         let of = Of::deserialize(arguments).ok().and_then(|of| of.device);
-        let named = |view: &Arc<View>| of.is_some() && view.device == of;
-        self.beside.views().into_iter().find(named).unwrap_or_else(|| self.own.clone())
+        if of.is_none() || self.own.device.is_none() {
+            return Ok(self.own.clone());
+        }
+        self.views().into_iter().find(|view| view.device == of).ok_or_else(|| {
+            let message = "the mount that the path was in is gone; mount it again, or name a path in one that is there";
+            Failure::new(FailureKind::NotFound, message)
+        })
     }
 
     fn views(&self) -> Vec<Arc<View>> {
@@ -239,12 +244,12 @@ impl Handler for Control {
 
     fn filesystem(&self, verb: &str, arguments: Value) -> Result<Value, Failure> {
         match verb {
-            "query" => self.view(&arguments).query(),
+            "query" => self.view(&arguments)?.query(),
             "check" => self.check(),
             "whose" => self.whose(&arguments),
-            "link" => self.view(&arguments).link(arguments),
-            "layout" => self.view(&arguments).layout(arguments),
-            "set-chunk" => self.view(&arguments).set_chunk(arguments),
+            "link" => self.view(&arguments)?.link(arguments),
+            "layout" => self.view(&arguments)?.layout(arguments),
+            "set-chunk" => self.view(&arguments)?.set_chunk(arguments),
             "mount" => self.beside.mount(arguments).map(Value::from),
             _ => Err(Failure::new(
                 FailureKind::Unsupported,
