@@ -59,6 +59,7 @@ pub use layout::Layout;
 pub use lock::{How, Lock};
 pub use mount::{Dfs, MountOptions};
 pub use query::Status;
+pub use rename::Moved;
 pub use repair::{Repaired, repair};
 pub use table::INODE_BYTES_MAX;
 pub use types::{

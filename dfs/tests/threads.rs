@@ -69,7 +69,7 @@ async fn step(dfs: &Dfs, random: &mut Random, open: &mut Vec<(Ino, Handle)>) {
             let (to, new_name) = (somewhere(dfs, random).await, random.name());
             let exchange = random.below(3) == 0;
             let flags = RenameFlags { no_replace: false, exchange };
-            may_be(dfs.rename(parent, name, to, new_name, flags).await, "rename");
+            may_be(dfs.rename(parent, name, to, new_name, flags).await.map(drop), "rename");
         }
         8 => {
             let (from, other) = (somewhere(dfs, random).await, random.name());

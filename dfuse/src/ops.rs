@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Handle, Ino, Opened, RenameFlags, Result, Seek, SetAttr, Space,
-    XattrSet,
+    Attr, Caller, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags, Result, Seek, SetAttr,
+    Space, XattrSet,
 };
 
 use crate::notices::Notices;
@@ -123,7 +123,7 @@ operations! {
     link(ino: Ino, parent: Ino, name: &[u8]) -> Entry;
     unlink(parent: Ino, name: &[u8]) -> ();
     rmdir(parent: Ino, name: &[u8]) -> ();
-    rename(parent: Ino, name: &[u8], to_parent: Ino, to_name: &[u8], flags: RenameFlags) -> ();
+    rename(parent: Ino, name: &[u8], to_parent: Ino, to_name: &[u8], flags: RenameFlags) -> Moved;
     open(ino: Ino, flags: i32) -> Opened;
     create(parent: Ino, name: &[u8], mode: u32, flags: i32, caller: Caller) -> (Entry, Opened);
     /// A file without a name.
