@@ -301,6 +301,9 @@ impl Filesystem for Namespace {
         }
         self.containers.get(ino.container()).map_or(Caching::NONE, |shown| shown.caching())
     }
+    fn changes_elsewhere(&self) -> bool {
+        self.containers.change_elsewhere()
+    }
     fn notices(&self) -> Option<Arc<Notices>> {
         Some(self.notices.clone())
     }

@@ -93,6 +93,10 @@ macro_rules! operations {
             fn root(&self) -> Ino;
             /// What the kernel may keep of `ino`, an inode of a container that is mounted.
             fn caching(&self, ino: Ino) -> Caching;
+            /// Some of what is shown may change without this mount, and is not cached then; with others that are.
+            fn changes_elsewhere(&self) -> bool {
+                false
+            }
             /// What the kernel is to be told beside its answers, of a filesystem that changes in other ways too.
             fn notices(&self) -> Option<Arc<Notices>> {
                 None

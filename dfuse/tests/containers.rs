@@ -232,6 +232,21 @@ fn a_snapshot_is_mounted_beside_its_live_container() {
             assert_eq!(fs::read_to_string(old.join("data/file")).unwrap(), now);
             assert_eq!(fs::metadata(old.join("data/file")).unwrap().len(), now.len() as u64);
         }
+        // Its listings too, from whoever keeps a directory open, and after one that may be kept.
+        fs::read_dir(&old).unwrap().for_each(drop);
+        let open = fs::File::open(old.join("data")).unwrap();
+        let mut listing = rustix::fs::Dir::new(open).unwrap();
+        let mut listed = || {
+            listing.rewind();
+            listing.by_ref().filter(|entry| entry.as_ref().unwrap().ino() > 0).count()
+        };
+        for n in 0..3 {
+            let before = listed();
+            fs::write(site.mnt().join(format!("data/more {n}")), "").unwrap();
+            assert_eq!(listed(), before + 1);
+            fs::remove_file(site.mnt().join(format!("data/more {n}"))).unwrap();
+        }
+        drop(listing);
         // It is asked for itself, and in use.
         let device = mounts::at(&old).unwrap().device;
         let verb = "query".into();

@@ -370,6 +370,11 @@ impl<F: Filesystem> Adapter<F> {
             Operation::Opendir if self.view.caching_of(ino).data == DataCaching::Not => {
                 reply.value(&abi::OpenOut::default());
             }
+            // What one directory is answered with ENOSYS holds for those that are not cached, too.
+            Operation::Opendir if self.view.fs.changes_elsewhere() => {
+                let open_flags = fopen::CACHE_DIR | fopen::KEEP_CACHE;
+                reply.value(&abi::OpenOut { open_flags, ..abi::OpenOut::default() });
+            }
             Operation::Releasedir | Operation::Destroy => reply.ok(),
             Operation::Readdir(asked) => self.list(ino, &asked, false, reply),
             Operation::ReaddirPlus(asked) => self.list(ino, &asked, true, reply),
