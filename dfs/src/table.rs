@@ -5,6 +5,8 @@
 //! 2. Facts (size, data epoch) are kept only if nothing changed them between the start of their fetch and its end.
 //! 3. An inode that is open stays in the table; others may be dropped at any time, because homes can be found again
 //!    from back pointers. The table holds `inodes_max` inodes and those that are open.
+//! 4. Lookups of what is dropped are counted on (`dropped`), for [`DROPPED_PER_INODE`] times `inodes_max` inodes: the kernel
+//!    knows many more than the table, and what is said of "what the kernel knows" is said of them too.
 //!
 //! # Order
 //! Turns on several inodes are taken in the order of their numbers. No mutex here is held across an await.
@@ -430,6 +432,8 @@ struct TableState {
     inodes: HashMap<Ino, Arc<Inode>>,
     /// Every inode of the table once, next to be looked at by eviction first.
     clock: VecDeque<Ino>,
+    /// Lookups of inodes that are not in `inodes` and that the kernel has not forgotten.
+    dropped: HashMap<Ino, u64>,
     /// When fetches under way began whose inodes are known only at their end, each once.
     fetches: BTreeSet<u64>,
 }
@@ -450,12 +454,16 @@ impl Drop for Fetching<'_> {
 /// Most inodes that one insert looks at in search of one to drop.
 const SWEEP_MAX: usize = 16;
 
+/// Inodes of which only the lookups are counted, for each one that is known: a full map then, of a power of two.
+const DROPPED_PER_INODE: usize = 7;
+
 /// Memory that a known inode takes with its record, the longest name, the places in the tables and what the allocator adds.
 pub const INODE_BYTES_MAX: usize = 1024;
 const _: () = {
     let allocated = size_of::<Inode>() + size_of::<Record>() + NAME_BYTES_MAX;
     let places = 2 * (size_of::<(Ino, Arc<Inode>)>() + 3 * size_of::<Ino>());
-    assert!(allocated + places + 128 < INODE_BYTES_MAX);
+    let dropped = 8 * (size_of::<(Ino, u64)>() + 1);
+    assert!(allocated + places + dropped + 96 < INODE_BYTES_MAX);
 };
 
 impl Table {
@@ -474,17 +482,19 @@ impl Table {
     /// The inode with this number, known or not, stored or not.
     pub(crate) fn get(&self, ino: Ino) -> Arc<Inode> {
         let mut table = self.state();
-        let TableState { inodes, clock, .. } = &mut *table;
+        let TableState { inodes, clock, dropped, .. } = &mut *table;
         let inode = match inodes.entry(ino) {
             Slot::Occupied(slot) => Arc::clone(slot.get()),
             Slot::Vacant(slot) => {
                 clock.push_back(ino);
-                Arc::clone(slot.insert(Arc::new(Inode::new(ino))))
+                let inode = Inode::new(ino);
+                inode.state().lookups = dropped.remove(&ino).unwrap_or_default();
+                Arc::clone(slot.insert(Arc::new(inode)))
             }
         };
         inode.state().used = true;
         if table.inodes.len() > self.inodes_max {
-            table.sweep();
+            table.sweep(DROPPED_PER_INODE * self.inodes_max);
         }
         inode
     }
@@ -503,7 +513,7 @@ impl Table {
     /// Whether no lookup is left.
     pub(crate) fn forget(&self, ino: Ino, count: u64) -> bool {
         let mut table = self.state();
-        let Some(inode) = table.inodes.get(&ino) else { return true };
+        let Some(inode) = table.inodes.get(&ino) else { return table.forget_dropped(ino, count) };
         let mut state = inode.state();
         state.lookups = state.lookups.saturating_sub(count);
         let last = state.lookups == 0;
@@ -528,7 +538,8 @@ impl Table {
     /// Those with lookups that are not forgotten.
     pub(crate) fn looked_up(&self) -> Vec<Ino> {
         let known = |(ino, inode): (&Ino, &Arc<Inode>)| (inode.state().lookups > 0).then_some(*ino);
-        self.state().inodes.iter().filter_map(known).collect()
+        let table = self.state();
+        table.inodes.iter().filter_map(known).chain(table.dropped.keys().copied()).collect()
     }
 }
 
@@ -537,13 +548,28 @@ impl TableState {
         self.fetches.first().copied().unwrap_or(u64::MAX)
     }
 
-    fn sweep(&mut self) {
+    /// Whether no lookup is left of an inode that is not known.
+    fn forget_dropped(&mut self, ino: Ino, count: u64) -> bool {
+        let Slot::Occupied(mut lookups) = self.dropped.entry(ino) else { return true };
+        *lookups.get_mut() = lookups.get().saturating_sub(count);
+        let last = *lookups.get() == 0;
+        if last {
+            lookups.remove();
+        }
+        last
+    }
+
+    fn sweep(&mut self, dropped_max: usize) {
         let oldest = self.oldest_fetch();
         for _ in 0..SWEEP_MAX {
             let Some(ino) = self.clock.pop_front() else { return };
             match self.inodes.get(&ino) {
                 None => {}
                 Some(inode) if inode.evictable(oldest) => {
+                    let lookups = inode.state().lookups;
+                    if lookups > 0 && self.dropped.len() < dropped_max {
+                        self.dropped.insert(ino, lookups);
+                    }
                     self.inodes.remove(&ino);
                 }
                 Some(_) => self.clock.push_back(ino),
@@ -608,6 +634,26 @@ mod tests {
         }
         assert!(table.len() <= 16 + SWEEP_MAX, "{} inodes", table.len());
         assert!(table.known(Ino(1)).is_some());
+    }
+
+    #[test]
+    fn lookups_of_what_was_dropped_are_counted_on() {
+        let table = Table::new(16);
+        table.remember(Ino(5), 3);
+        (100..300).for_each(|ino| drop(table.get(Ino(ino))));
+        assert!(table.known(Ino(5)).is_none());
+        assert_eq!(table.looked_up(), [Ino(5)]);
+        assert!(!table.forget(Ino(5), 1), "the kernel still knows it");
+        assert_eq!(table.get(Ino(5)).lookups(), 2);
+        (100..300).for_each(|ino| drop(table.get(Ino(ino))));
+        table.remember(Ino(5), 1);
+        assert_eq!(table.looked_up(), [Ino(5)], "once");
+        (100..300).for_each(|ino| drop(table.get(Ino(ino))));
+        assert!(table.forget(Ino(5), 3));
+        assert!(table.looked_up().is_empty() && table.forget(Ino(5), 1));
+        // Not without bounds.
+        (1000..3000).for_each(|ino| table.remember(Ino(ino), 1));
+        assert!(table.looked_up().len() <= 8 * 16 + SWEEP_MAX, "{}", table.looked_up().len());
     }
 
     #[test]
