@@ -15,6 +15,7 @@ mod acl;
 mod atime;
 mod attr;
 mod attributes;
+mod budget;
 mod cache;
 mod change;
 mod check;
@@ -53,6 +54,7 @@ mod whose;
 mod xattr;
 
 pub use attributes::{CachingAttributes, DataCache};
+pub use budget::Budget;
 pub use check::{Report, check};
 pub use error::{Error, Result};
 pub use layout::Layout;

@@ -137,7 +137,8 @@ async fn forget_all(dfs: &Dfs) {
 fn random_calls_of_many_threads_leave_a_sound_tree() {
     for (seed, cache_attributes) in [(1, true), (2, true), (3, true), (4, false)] {
         let container = block_on(container());
-        let options = MountOptions { cache_attributes, inodes_max: 64, ..MountOptions::default() };
+        let budget = dfs::Budget::new(64);
+        let options = MountOptions { cache_attributes, budget, ..MountOptions::default() };
         let dfs = block_on(Dfs::mount(container.clone(), options)).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..4 {

@@ -18,6 +18,7 @@ use daos_client::Client;
 use daos_server::control::{Answer, Ask, Failure, FailureKind};
 use daos_server::{Claim, Door, mounts};
 use daos_types::{ContainerId, Epoch};
+use dfs::Budget;
 use futures_lite::future::block_on;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,8 @@ pub struct Beside {
     client: Client,
     /// Of the daemon's own mount.
     settings: Settings,
+    /// What it knows of inodes, and they with it.
+    budget: Arc<Budget>,
     state: Mutex<State>,
     /// A plan has ended.
     planned: Condvar,
@@ -150,8 +153,9 @@ impl State {
 }
 
 impl Beside {
-    pub fn new(client: Client, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { client, settings, state: Mutex::default(), planned: Condvar::new() })
+    pub fn new(client: Client, settings: Settings, budget: Arc<Budget>) -> Arc<Self> {
+        let (state, planned) = (Mutex::default(), Condvar::new());
+        Arc::new(Self { client, settings, budget, state, planned })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -246,7 +250,8 @@ impl Beside {
         // It may have been destroyed before it was claimed; from now on it is not.
         find()?;
         let client = self.client.clone();
-        let namespace = daemon::open_namespace(&settings, client, container, Some(epoch), true)
+        let (budget, at) = (self.budget.clone(), Some(epoch));
+        let namespace = daemon::open_namespace(&settings, client, budget, container, at, true)
             .map_err(failed)?;
         let mounted = daemon::mount(&settings, namespace.clone()).map_err(failed)?;
         let greeting = daemon::greeting(&settings, None);
@@ -463,7 +468,8 @@ mod tests {
             flags: settings.flags,
             namespace: mount_namespace(),
         };
-        (Beside::new(client, settings), shown, serde_json::to_value(request).unwrap())
+        let beside = Beside::new(client, settings, Budget::new(100));
+        (beside, shown, serde_json::to_value(request).unwrap())
     }
 
     #[test]
