@@ -32,6 +32,19 @@ async fn fresh(handle: &Handle, sync: Sync) -> (Rc<dyn Device>, Store) {
     (device, store)
 }
 
+/// As `fresh`, over faults that the test aims.
+async fn faulty(handle: &Handle, seed: u64, sync: Sync) -> (Rc<FaultDevice>, Store) {
+    faulty_of(DEVICE_BYTES, handle, seed, sync).await
+}
+
+async fn faulty_of(bytes: u64, handle: &Handle, seed: u64, sync: Sync) -> (Rc<FaultDevice>, Store) {
+    let inner: Rc<dyn Device> = MemDevice::new(bytes);
+    format(&inner, handle).await;
+    let device = FaultDevice::new(inner, handle.clone(), seed);
+    let store = Store::open(device.clone(), handle.clone(), options(sync)).await.unwrap();
+    (device, store)
+}
+
 async fn reopen(device: &Rc<dyn Device>, handle: &Handle) -> Store {
     Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap()
 }
@@ -685,6 +698,29 @@ fn a_store_of_a_newer_version_is_told_by_number_and_left_as_it_is() {
                 assert!(refused.contains(&text), "{refused}");
             }
             assert!(*whole().await.unwrap() == *before, "something was written");
+        });
+    }
+}
+
+#[test]
+fn a_flush_that_is_dropped_keeps_its_turn_and_its_failure() {
+    for seed in 0..20 {
+        sim::run(seed, move |handle| async move {
+            let (device, store) = faulty(&handle, seed, Sync::Posix).await;
+            let root = store.root();
+            let lsn = put(&store, root, 64, b"written").await;
+            store.acknowledged(lsn).await.unwrap();
+            device.set_latency_max(Duration::from_millis(2));
+            let before = device.counts().flushes;
+            device.aim(daos_media::Kind::Flush, 1, daos_media::Fault::Fail(libc_eio()));
+            let mut dropped = Box::pin(store.inner.flush());
+            let mut context = Context::from_waker(Waker::noop());
+            let pending = dropped.as_mut().poll(&mut context).is_pending();
+            drop(dropped);
+            // Whatever it lost is not stable, and the next one does not say so.
+            let next = store.inner.flush().await;
+            assert!(matches!(next, Err(Error::Latched { .. })), "{next:?}, pending: {pending}");
+            assert_eq!(device.counts().flushes, before + 1, "none after it");
         });
     }
 }
