@@ -189,12 +189,8 @@ fn more_buckets_than_memory_are_evicted_and_come_back() {
 #[test]
 fn data_is_read_from_its_buffer_then_from_the_device_and_verified() {
     sim::run(4, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
+        let (device, store) = faulty(&handle, 4, Sync::Always).await;
         device.set_latency_max(Duration::from_millis(2));
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Always)).await.unwrap();
         let reservation = store.reserve(3, TxOptions::default()).await.unwrap();
         let run = reservation.runs()[0];
         assert_eq!(run.blocks, 3);
@@ -226,11 +222,7 @@ fn data_is_read_from_its_buffer_then_from_the_device_and_verified() {
 #[test]
 fn a_cancelled_reservation_comes_back_after_its_write_completed() {
     sim::run(5, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty(&handle, 4, Sync::Posix).await;
         let free = store.space().free_blocks;
         device.set_latency_max(Duration::from_millis(2));
         let reservation = store.reserve(2, TxOptions::default()).await.unwrap();
@@ -285,11 +277,7 @@ fn space_fills_to_no_space_and_deletes_make_it_usable_again() {
 #[test]
 fn a_device_that_fails_a_write_latches_the_store() {
     sim::run(7, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty(&handle, 4, Sync::Posix).await;
         let root = store.root();
         let before = put(&store, root, 64, b"before").await;
         store.acknowledged(before).await.unwrap();
@@ -310,11 +298,7 @@ fn a_device_that_fails_a_write_latches_the_store() {
 fn a_flush_that_fails_beside_another_one_acknowledges_nothing() {
     for seed in 0..80 {
         sim::run(seed, move |handle| async move {
-            let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-            format(&inner, &handle).await;
-            let device = FaultDevice::new(inner, handle.clone(), seed);
-            let store =
-                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+            let (device, store) = faulty(&handle, seed, Sync::Posix).await;
             let root = store.root();
             device.set_latency_max(Duration::from_millis(2));
             device.aim(daos_media::Kind::Flush, 1 + seed % 20, daos_media::Fault::Fail(libc_eio()));
@@ -389,11 +373,7 @@ fn the_wal_goes_around_many_times() {
 #[test]
 fn a_full_host_is_no_space_and_no_latch() {
     sim::run(9, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(160 << 20);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty_of(160 << 20, &handle, 4, Sync::Posix).await;
         for nth in 1..100 {
             device.aim(daos_media::Kind::Allocate, nth, daos_media::Fault::Fail(28));
         }
@@ -423,12 +403,8 @@ fn a_full_host_is_no_space_and_no_latch() {
 fn a_stop_lets_nothing_write_after_it() {
     for seed in 0..40 {
         sim::run(seed, move |handle| async move {
-            let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-            format(&inner, &handle).await;
             // It panics when writes overlap.
-            let device = FaultDevice::new(inner, handle.clone(), seed);
-            let store =
-                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+            let (device, store) = faulty(&handle, seed, Sync::Posix).await;
             device.set_latency_max(Duration::from_micros(50));
             let root = store.root();
             put(&store, root, 64, b"kept").await;
@@ -575,11 +551,8 @@ fn cpu_ns() -> u64 {
 #[test]
 fn a_fixed_bucket_that_was_put_right_is_written_again() {
     sim::run(13, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
+        let (device, store) = faulty(&handle, 13, Sync::Posix).await;
         let open = || Store::open(device.clone(), handle.clone(), options(Sync::Posix));
-        let store = open().await.unwrap();
         let root = store.root();
         store.stop().await.unwrap();
         for bucket in [root, BucketId(root.0 - 1)] {
@@ -612,11 +585,7 @@ fn a_fixed_bucket_that_was_put_right_is_written_again() {
 #[test]
 fn cancelled_blocks_that_are_still_being_written_are_worth_waiting_for() {
     sim::run(14, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty(&handle, 4, Sync::Posix).await;
         assert!(!store.wait_for_frees(store.frees()).await.unwrap());
         device.set_latency_max(Duration::from_millis(2));
         let reservation = store.reserve(2, TxOptions::default()).await.unwrap();
@@ -632,11 +601,7 @@ fn cancelled_blocks_that_are_still_being_written_are_worth_waiting_for() {
 #[test]
 fn an_opening_returns_space_in_pieces() {
     sim::run(15, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(900 << 20);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty_of(900 << 20, &handle, 4, Sync::Posix).await;
         handle.sleep(Duration::from_secs(1)).await;
         let discarded = counter(&store, "bytes_discarded");
         assert!(
