@@ -2,15 +2,19 @@
 //!
 //! Every condition says what its failure means: read again, or an answer to the user.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use daos_client::Container;
 use daos_types::rpc::{Condition, KeyRef, OPS_MAX, Op};
 use daos_types::{Akey, Dkey, Epoch, ObjectId};
 
 use crate::keys;
-use crate::record::Record;
-use crate::table::Home;
-use crate::{Error, Ino, Kind, Result};
+use crate::lock::How;
+use crate::mount::Dfs;
+use crate::record::{Record, flag};
+use crate::table::{Home, Loaded};
+use crate::{Error, Ino, Kind, Result, Time};
 
 /// How often a call reads again and tries again before it answers [`Error::Contended`].
 pub(crate) const TRIES_MAX: u32 = 64;
@@ -198,5 +202,45 @@ impl Change {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+impl Dfs {
+    /// Changes the record of an inode to what `what` makes of it, with what that adds to the transaction; again while others change
+    /// it. `adds`: name and length of an xattr that may come beside it.
+    pub(crate) async fn change_record(
+        &self,
+        ino: Ino,
+        adds: Option<(&[u8], usize)>,
+        what: impl Fn(&mut Change, &Place, &mut Record) -> Result<()>,
+    ) -> Result<()> {
+        let inode = self.inode(ino)?;
+        let _turn = inode.turn(How::Exclusive).await;
+        for _ in 0..TRIES_MAX {
+            let mut old = self.load(&inode).await?;
+            if let Some((name, len)) = adds
+                && let Some(moved) = self.make_room(&inode, &old, name, len).await?
+            {
+                old = moved;
+            }
+            let place = Place::of(&old.home, ino, self.lease).ok_or(Error::Stale)?;
+            let mut record = Record {
+                version: old.record.version + 1,
+                ctime: Time::from_nanos(self.now()),
+                ..Record::clone(&old.record)
+            };
+            let mut change = Change::new();
+            change.expect_record(&place, &old.record);
+            what(&mut change, &place, &mut record)?;
+            if adds.is_some() {
+                record.flags |= flag::XATTRS;
+            }
+            change.put_record(&place, &record);
+            if change.commit(&self.container).await?.is_some() {
+                inode.learn(Loaded { home: old.home, record: Arc::new(record) });
+                return Ok(());
+            }
+            inode.doubt();
+        }
+        Err(Error::Contended { tries: TRIES_MAX })
     }
 }

@@ -352,7 +352,12 @@ impl Dfs {
     /// The target of a symlink.
     pub async fn readlink(&self, ino: Ino) -> Result<Bytes> {
         let inode = self.inode(ino)?;
-        for _ in 0..TRIES_MAX {
+        // Of renames that come one after the other each may get in between: then they wait.
+        let mut turn = None;
+        for attempt in 0..TRIES_MAX {
+            if attempt == 1 {
+                turn = Some(inode.turn(How::Shared).await);
+            }
             let loaded = self.load(&inode).await?;
             if loaded.record.kind() != Kind::Symlink {
                 return Err(Error::Invalid("not a symlink"));
@@ -367,6 +372,7 @@ impl Dfs {
                         let why = "the target has another length";
                         return Err(Error::Damaged { what: "symlink", whose, why });
                     };
+                    drop(turn);
                     let facts = facts_of_new(Kind::Symlink);
                     if self.was_read(&inode, &loaded, facts, Handle(0)) {
                         self.store_enough_atimes().await;

@@ -89,6 +89,12 @@ impl From<engine::Error> for Error {
 }
 
 impl Error {
+    /// Bytes are not what they were: of what was asked for, and of nothing else.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Engine(engine::Error::Damaged(_)))
+    }
+
     /// The number that system calls answer with.
     #[must_use]
     pub fn errno(&self) -> i32 {
@@ -155,6 +161,7 @@ mod tests {
         assert_eq!(Error::from(engine::Error::Quota).errno(), libc::EDQUOT);
         let damaged = Error::Damaged { what: "record", whose: "x".into(), why: "y" };
         assert_eq!(damaged.errno(), libc::EUCLEAN);
+        assert!(damaged.is_damage() && !Error::NoEntry.is_damage());
         assert_eq!(Error::Contended { tries: 1 }.errno(), libc::EAGAIN);
     }
 }

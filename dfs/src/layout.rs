@@ -1,17 +1,11 @@
 //! How an inode's data is laid out: its object, its class, and the bytes of a chunk. `daos fs get-attr|set-attr|reset-attr`.
 
-use std::sync::Arc;
-
 use daos_types::ObjectId;
 use daos_types::rpc::{ARRAY_OFFSET_MAX, Condition};
 
-use crate::change::{Change, Place, TRIES_MAX};
 use crate::keys;
-use crate::lock::How;
 use crate::mount::Dfs;
-use crate::record::Record;
-use crate::table::Loaded;
-use crate::{Error, Ino, Kind, Result, Time};
+use crate::{Error, Ino, Kind, Result};
 
 const NOT_EMPTY: Error = Error::NotPermitted("the chunk size of a file is fixed once it has data");
 
@@ -49,36 +43,20 @@ impl Dfs {
         if before.kind == Kind::File && (before.size, before.blocks) != (0, 0) {
             return Err(NOT_EMPTY);
         }
-        let inode = self.inode(ino)?;
-        let _turn = inode.turn(How::Exclusive).await;
-        for _ in 0..TRIES_MAX {
-            let old = self.load(&inode).await?;
-            let place = Place::of(&old.home, ino, self.lease).ok_or(Error::Stale)?;
-            let is_file = before.kind == Kind::File;
-            if is_file && old.record.size_floor != 0 {
-                return Err(NOT_EMPTY);
-            }
-            let default = if is_file { self.superblock.chunk_bytes } else { 0 };
-            let record = Record {
-                version: old.record.version + 1,
-                ctime: Time::from_nanos(self.now()),
-                chunk_bytes: chunk_bytes.unwrap_or(default),
-                ..Record::clone(&old.record)
-            };
-            let mut change = Change::new();
-            change.expect_record(&place, &old.record);
+        let is_file = before.kind == Kind::File;
+        let default = if is_file { self.superblock.chunk_bytes } else { 0 };
+        self.change_record(ino, None, |change, _, record| {
             if is_file {
+                if record.size_floor != 0 {
+                    return Err(NOT_EMPTY);
+                }
                 let (object, akey) = (record.oid, keys::DATA.into());
                 let empty = Condition::ArrayEnd { object, akey, dkey: 0, end: 0 };
                 change.demand(empty, NOT_EMPTY);
             }
-            change.put_record(&place, &record);
-            if change.commit(&self.container).await?.is_some() {
-                inode.learn(Loaded { home: old.home, record: Arc::new(record) });
-                return Ok(());
-            }
-            inode.doubt();
-        }
-        Err(Error::Contended { tries: TRIES_MAX })
+            record.chunk_bytes = chunk_bytes.unwrap_or(default);
+            Ok(())
+        })
+        .await
     }
 }

@@ -15,6 +15,7 @@ mod acl;
 mod atime;
 mod attr;
 mod attributes;
+mod budget;
 mod cache;
 mod change;
 mod check;
@@ -53,12 +54,14 @@ mod whose;
 mod xattr;
 
 pub use attributes::{CachingAttributes, DataCache};
+pub use budget::Budget;
 pub use check::{Report, check};
 pub use error::{Error, Result};
 pub use layout::Layout;
 pub use lock::{How, Lock};
 pub use mount::{Dfs, MountOptions};
 pub use query::Status;
+pub use rename::Moved;
 pub use repair::{Repaired, repair};
 pub use table::INODE_BYTES_MAX;
 pub use types::{

@@ -8,6 +8,7 @@ use daos_client::Container;
 use daos_types::{BLOCK_BYTES, Epoch};
 
 use crate::atime::Atimes;
+use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::handles::Handles;
 use crate::lock::Lock;
@@ -16,6 +17,8 @@ use crate::numbers::Numbers;
 use crate::superblock::{self, Superblock};
 use crate::table::Table;
 use crate::{Error, Ino, Result};
+
+const INODES_MAX_DEFAULT: usize = 262_144;
 
 /// How to mount.
 #[derive(Clone, Debug)]
@@ -28,8 +31,8 @@ pub struct MountOptions {
     pub cache_attributes: bool,
     /// Bytes of file data to keep in memory, with `cache_attributes`; 0: none.
     pub cache_bytes: usize,
-    /// Most inodes to remember.
-    pub inodes_max: usize,
+    /// How many inodes to remember, with whom else has this.
+    pub budget: Arc<Budget>,
     /// Most open files.
     pub handles_max: usize,
     /// Reads move access times, by the rule of relatime.
@@ -49,7 +52,7 @@ impl Default for MountOptions {
             epoch: None,
             cache_attributes: true,
             cache_bytes: 0,
-            inodes_max: 262_144,
+            budget: Budget::new(INODES_MAX_DEFAULT),
             handles_max: 1 << 20,
             atime: true,
             owner: (0, 0),
@@ -137,8 +140,11 @@ impl Dfs {
             atimes: Atimes::default(),
             cache_attributes: options.cache_attributes,
             superblock,
-            table: Table::new(options.inodes_max),
-            names: Names::new(if options.cache_attributes { options.inodes_max } else { 0 }),
+            table: Table::new(options.budget.clone()),
+            names: Names::new(match options.cache_attributes {
+                true => options.budget.inodes_max(),
+                false => 0,
+            }),
             cache: Cache::new(if options.cache_attributes { options.cache_bytes } else { 0 }),
             handles: Handles::new(options.handles_max),
             lease: 0,

@@ -1,4 +1,8 @@
 //! Listings. The cookie of an entry is the cursor of its dkey: stable for as long as the entry exists, over remounts too.
+//!
+//! # Damage
+//! What an entry leads to may be damaged, or lost to a snapshot: the entry is listed without attributes, and the error is of who looks it
+//! up. Damage of the directory itself is an error of the listing where it comes to it, after everything that lies before.
 
 use std::sync::Arc;
 
@@ -50,8 +54,8 @@ impl Dfs {
         };
         if after == 0 {
             let inode = self.inode(ino)?;
-            let facts = self.facts(&inode, &loaded).await?;
-            if self.was_read(&inode, &loaded, facts, Handle(0)) {
+            let facts = unless_damaged(self.facts(&inode, &loaded).await)?;
+            if facts.is_some_and(|facts| self.was_read(&inode, &loaded, facts, Handle(0))) {
                 self.store_enough_atimes().await;
             }
         }
@@ -61,15 +65,31 @@ impl Dfs {
             entries.push((own_entry(SELF, b".", ino), None));
         }
         if after < PARENT && entries.len() < max {
-            entries.push((own_entry(PARENT, b"..", self.parent(ino).await?), None));
+            let parent = unless_damaged(self.parent(ino).await)?;
+            let parent = parent.unwrap_or(Ino::nobody(ino.container()));
+            entries.push((own_entry(PARENT, b"..", parent), None));
         }
         let mut after = if after <= PARENT { Cursor::Start } else { Cursor::Number(after) };
+        let mut page_max = PAGE_MAX;
         while entries.len() < max {
-            let entries_max = (max - entries.len()).min(PAGE_MAX) as u32;
-            let page = Page { after, entries_max, bytes_max: PAGE_BYTES_MAX };
+            let entries_max = (max - entries.len()).min(page_max);
+            let page = Page {
+                after: after.clone(),
+                entries_max: entries_max as u32,
+                bytes_max: PAGE_BYTES_MAX,
+            };
             let akeys = vec![keys::INODE.into()];
             let oid = loaded.record.oid;
-            let listed = self.container.list_dkeys(oid, akeys, RECORD_BYTES_MAX, page).await?;
+            let listed = self.container.list_dkeys(oid, akeys, RECORD_BYTES_MAX, page).await;
+            let listed = match listed.map_err(Error::from) {
+                Err(error) if error.is_damage() && entries_max > 1 => {
+                    // Somewhere in these: everything before it is listed first.
+                    page_max = entries_max / 2;
+                    continue;
+                }
+                Err(error) if error.is_damage() && !entries.is_empty() => break,
+                listed => listed?,
+            };
             for dkey in &listed.dkeys {
                 entries.extend(entry(ino, oid, dkey)?);
             }
@@ -90,25 +110,24 @@ impl Dfs {
         for batch in references.chunks_mut(OPS_MAX) {
             let part = |(entry, _): &&mut Listed| {
                 let place = Place::table(entry.ino);
-                FetchPart::Akeys {
+                vec![FetchPart::Akeys {
                     object: place.object,
                     dkey: place.dkey,
                     prefix: Bytes::from_static(keys::INODE.as_bytes()),
                     array_bytes_max: RECORD_BYTES_MAX,
-                }
+                }]
             };
-            let fetched = self.container.fetch(batch.iter().map(part).collect()).await?;
+            let fetched = self.fetch_each(batch.iter().map(part).collect()).await?;
             for ((entry, loaded), fetched) in batch.iter_mut().map(|it| &mut **it).zip(fetched) {
-                let Fetched::Akeys(akeys) = fetched else {
-                    return Err(Error::Protocol { asked: "records" });
+                let akeys = match fetched.as_deref() {
+                    None => &[],
+                    Some([Fetched::Akeys(akeys)]) => &akeys[..],
+                    Some(_) => return Err(Error::Protocol { asked: "records" }),
                 };
-                *loaded = match akeys.first() {
-                    None => None,
-                    Some((_, value)) => {
-                        let record = decode(&Place::table(entry.ino), value)?;
-                        Some(Loaded { home: Home::Table, record: Arc::new(record) })
-                    }
-                };
+                let record =
+                    akeys.first().map(|(_, value)| decode(&Place::table(entry.ino), value));
+                let record = record.and_then(Result::ok).map(Arc::new);
+                *loaded = record.map(|record| Loaded { home: Home::Table, record });
             }
         }
         Ok(())
@@ -116,7 +135,7 @@ impl Dfs {
 
     /// Adds attributes to a batch, with one fetch for those that nobody knows yet.
     async fn show(&self, batch: &[Listed], entries: &mut Vec<DirEntry>) -> Result<()> {
-        let mut parts = Vec::new();
+        let mut asked = Vec::new();
         let mut plans = Vec::with_capacity(batch.len());
         for (_, loaded) in batch {
             plans.push(loaded.as_ref().map(|loaded| {
@@ -128,32 +147,70 @@ impl Dfs {
                 let generation = inode.generation();
                 let known = inode.facts().filter(|_| self.cache_attributes);
                 if known.is_none() {
+                    let mut parts = Vec::new();
                     facts_parts(&loaded.record, &mut parts);
+                    asked.push(parts);
                 }
                 (inode, generation, known)
             }));
         }
-        let fetched = match parts.is_empty() {
-            true => Vec::new(),
-            false => self.container.fetch(parts).await?,
-        };
-        let mut fetched = fetched.into_iter();
+        let mut fetched = self.fetch_each(asked).await?.into_iter();
         for ((entry, loaded), plan) in batch.iter().zip(plans) {
             let mut entry = entry.clone();
             if let (Some(loaded), Some((inode, generation, known))) = (loaded, plan) {
-                let facts: Facts = match known {
-                    Some(facts) => facts,
+                let facts: Option<Facts> = match known {
+                    Some(facts) => Some(facts),
                     None => {
-                        let facts = read_facts(&loaded.record, &mut fetched)?;
-                        inode.learn_facts(generation, facts);
+                        let fetched = fetched.next().ok_or(Error::Protocol { asked: "facts" })?;
+                        let read =
+                            fetched.map(|it| read_facts(&loaded.record, &mut it.into_iter()));
+                        let facts = read.map_or(Ok(None), unless_damaged)?;
+                        if let Some(facts) = facts {
+                            inode.learn_facts(generation, facts);
+                        }
                         facts
                     }
                 };
-                entry.attr = Some(inode.shown(attr(loaded, facts)));
+                entry.attr = facts.map(|facts| inode.shown(attr(loaded, facts)));
             }
             entries.push(entry);
         }
         Ok(())
+    }
+}
+
+impl Dfs {
+    /// Fetches for some that have nothing to do with each other: `None` for whom that met damage.
+    async fn fetch_each(&self, asked: Vec<Vec<FetchPart>>) -> Result<Vec<Option<Vec<Fetched>>>> {
+        let all: Vec<FetchPart> = asked.iter().flatten().cloned().collect();
+        if all.is_empty() {
+            return Ok(asked.iter().map(|_| Some(Vec::new())).collect());
+        }
+        if let Some(fetched) = unless_damaged(self.fetch_parts(all).await)? {
+            let mut fetched = fetched.into_iter();
+            let mut take = |parts: &Vec<_>| fetched.by_ref().take(parts.len()).collect();
+            return Ok(asked.iter().map(|parts| Some(take(parts))).collect());
+        }
+        let mut each = Vec::with_capacity(asked.len());
+        for parts in asked {
+            each.push(match parts.is_empty() {
+                true => Some(Vec::new()),
+                false => unless_damaged(self.fetch_parts(parts).await)?,
+            });
+        }
+        Ok(each)
+    }
+
+    async fn fetch_parts(&self, parts: Vec<FetchPart>) -> Result<Vec<Fetched>> {
+        Ok(self.container.fetch(parts).await?)
+    }
+}
+
+/// What damage took is not there; everything else that fails fails.
+fn unless_damaged<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.is_damage() => Ok(None),
+        result => result.map(Some),
     }
 }
 

@@ -25,6 +25,9 @@ use crate::superblock::Superblock;
 use crate::table::{Home, Inode, Loaded, turns};
 use crate::{Error, Ino, Kind, RenameFlags, Result, Time};
 
+/// The inodes that have another name after a rename: their ctime has moved.
+pub type Moved = [Option<Ino>; 2];
+
 /// One side of a rename.
 #[derive(Clone, Copy)]
 struct Name<'a> {
@@ -41,7 +44,7 @@ impl Dfs {
         new_parent: Ino,
         new_name: &[u8],
         flags: RenameFlags,
-    ) -> Result<()> {
+    ) -> Result<Moved> {
         let to = Name { parent: new_parent, name: new_name };
         self.rename_name(Name { parent, name }, to, flags, None).await
     }
@@ -53,7 +56,7 @@ impl Dfs {
         (new_parent, new_name): (Ino, &[u8]),
         flags: RenameFlags,
         allowed: Ino,
-    ) -> Result<()> {
+    ) -> Result<Moved> {
         let to = Name { parent: new_parent, name: new_name };
         self.rename_name(Name { parent, name }, to, flags, Some(allowed)).await
     }
@@ -64,7 +67,7 @@ impl Dfs {
         to: Name<'_>,
         flags: RenameFlags,
         allowed: Option<Ino>,
-    ) -> Result<()> {
+    ) -> Result<Moved> {
         self.writable()?;
         check_old_name(from.name)?;
         match check_new_name(to.name) {
@@ -72,14 +75,14 @@ impl Dfs {
             checked => checked?,
         }
         for attempt in 0..TRIES_MAX {
-            if self.try_rename(from, to, flags, allowed, attempt == 0).await? {
-                return Ok(());
+            if let Some(moved) = self.try_rename(from, to, flags, allowed, attempt == 0).await? {
+                return Ok(moved);
             }
         }
         Err(Error::Contended { tries: TRIES_MAX })
     }
 
-    /// False: what was read, or `remembered`, is old.
+    /// `None`: what was read, or `remembered`, is old.
     async fn try_rename(
         &self,
         from: Name<'_>,
@@ -87,7 +90,7 @@ impl Dfs {
         flags: RenameFlags,
         allowed: Option<Ino>,
         remembered: bool,
-    ) -> Result<bool> {
+    ) -> Result<Option<Moved>> {
         let known = self.remembered_whole(from.parent, from.name).filter(|_| remembered);
         let source = match known {
             Some(source) => Some(source),
@@ -105,7 +108,7 @@ impl Dfs {
             self.directory(to.parent).await?;
         }
         if !judge(&source, target.as_ref(), flags)? {
-            return Ok(true);
+            return Ok(Some([None; 2]));
         }
         if let Some(target) = target.as_ref().filter(|_| !flags.exchange) {
             self.check_no_entry_point(target, allowed).await?;
@@ -113,6 +116,7 @@ impl Dfs {
         let inode = self.inode(source.ino())?;
         let other = target.as_ref().map(|target| self.inode(target.ino())).transpose()?;
         let mut change = Change::new();
+        let exchanged = other.as_ref().filter(|_| flags.exchange).map(|other| other.ino);
         let moves = from.parent != to.parent && some_directory(&source, target.as_ref(), flags);
         let moving = match moves {
             true => {
@@ -154,7 +158,7 @@ impl Dfs {
             other_doubts(&self.table.known(to.parent));
         }
         drop((turns, moving));
-        Ok(done.is_some())
+        Ok(done.map(|_| [Some(inode.ino), exchanged]))
     }
 
     /// The source takes the target's name; what had it loses it.

@@ -4,7 +4,9 @@
 //! 1. A cached record is replaced only by one of the same or a newer version; its home comes and goes with it.
 //! 2. Facts (size, data epoch) are kept only if nothing changed them between the start of their fetch and its end.
 //! 3. An inode that is open stays in the table; others may be dropped at any time, because homes can be found again
-//!    from back pointers. The table holds `inodes_max` inodes and those that are open.
+//!    from back pointers. All tables of a [`Budget`] together hold as many inodes as it says and those that are open.
+//! 4. Lookups of what is dropped are counted on (`dropped`), of [`DROPPED_PER_INODE`] times as many inodes: the kernel knows many
+//!    more than the table, and what is said of "what the kernel knows" is said of them too.
 //!
 //! # Order
 //! Turns on several inodes are taken in the order of their numbers. No mutex here is held across an await.
@@ -12,13 +14,14 @@
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use daos_types::Epoch;
 use daos_types::rpc::ObjectInfo;
 
+use crate::budget::{Budget, DROPPED_PER_INODE};
 use crate::cache::{self, Cache};
 use crate::lock::{How, Lock};
 use crate::record::Record;
@@ -419,10 +422,56 @@ pub(crate) async fn turns(a: &Arc<Inode>, b: Option<&Arc<Inode>>) -> (Turn, Opti
     }
 }
 
-/// All known inodes.
+/// All known inodes of a mount.
 pub(crate) struct Table {
-    inodes_max: usize,
+    budget: Arc<Budget>,
+    inodes: Arc<Inodes>,
+}
+
+/// What a table and the [`Budget`] share.
+#[derive(Default)]
+pub(crate) struct Inodes {
     state: Mutex<TableState>,
+    /// How many `state` holds, without its lock.
+    count: AtomicUsize,
+}
+
+impl std::fmt::Debug for Inodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} inodes", self.len())
+    }
+}
+
+impl Inodes {
+    fn state(&self) -> MutexGuard<'_, TableState> {
+        self.state.lock().expect("no code panics while it holds this mutex")
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Looks for some that nobody misses.
+    fn sweep(&self, budget: &Budget) {
+        let mut state = self.state();
+        let before = state.inodes.len();
+        state.sweep(budget);
+        self.went(budget, before - state.inodes.len());
+    }
+
+    fn went(&self, budget: &Budget, count: usize) {
+        self.count.fetch_sub(count, Ordering::Relaxed);
+        budget.went(count);
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        let mut state = self.inodes.state();
+        self.inodes.went(&self.budget, state.inodes.len());
+        self.budget.dropped_went(state.dropped.len());
+        *state = TableState::default();
+    }
 }
 
 #[derive(Default)]
@@ -430,6 +479,8 @@ struct TableState {
     inodes: HashMap<Ino, Arc<Inode>>,
     /// Every inode of the table once, next to be looked at by eviction first.
     clock: VecDeque<Ino>,
+    /// Lookups of inodes that are not in `inodes` and that the kernel has not forgotten.
+    dropped: HashMap<Ino, u64>,
     /// When fetches under way began whose inodes are known only at their end, each once.
     fetches: BTreeSet<u64>,
 }
@@ -455,16 +506,19 @@ pub const INODE_BYTES_MAX: usize = 1024;
 const _: () = {
     let allocated = size_of::<Inode>() + size_of::<Record>() + NAME_BYTES_MAX;
     let places = 2 * (size_of::<(Ino, Arc<Inode>)>() + 3 * size_of::<Ino>());
-    assert!(allocated + places + 128 < INODE_BYTES_MAX);
+    let dropped = (DROPPED_PER_INODE + 1) * (size_of::<(Ino, u64)>() + 1);
+    assert!(allocated + places + dropped + 96 < INODE_BYTES_MAX);
 };
 
 impl Table {
-    pub(crate) fn new(inodes_max: usize) -> Self {
-        Self { inodes_max: inodes_max.max(16), state: Mutex::default() }
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        let inodes = Arc::default();
+        budget.join(&inodes);
+        Self { budget, inodes }
     }
 
     fn state(&self) -> MutexGuard<'_, TableState> {
-        self.state.lock().expect("no code panics while it holds this mutex")
+        self.inodes.state()
     }
 
     pub(crate) fn known(&self, ino: Ino) -> Option<Arc<Inode>> {
@@ -474,17 +528,25 @@ impl Table {
     /// The inode with this number, known or not, stored or not.
     pub(crate) fn get(&self, ino: Ino) -> Arc<Inode> {
         let mut table = self.state();
-        let TableState { inodes, clock, .. } = &mut *table;
+        let TableState { inodes, clock, dropped, .. } = &mut *table;
         let inode = match inodes.entry(ino) {
             Slot::Occupied(slot) => Arc::clone(slot.get()),
             Slot::Vacant(slot) => {
                 clock.push_back(ino);
-                Arc::clone(slot.insert(Arc::new(Inode::new(ino))))
+                let inode = Inode::new(ino);
+                if let Some(lookups) = dropped.remove(&ino) {
+                    inode.state().lookups = lookups;
+                    self.budget.dropped_went(1);
+                }
+                self.inodes.count.fetch_add(1, Ordering::Relaxed);
+                self.budget.came();
+                Arc::clone(slot.insert(Arc::new(inode)))
             }
         };
         inode.state().used = true;
-        if table.inodes.len() > self.inodes_max {
-            table.sweep();
+        drop(table);
+        if self.budget.is_exceeded() {
+            self.budget.who_drops(&self.inodes).sweep(&self.budget);
         }
         inode
     }
@@ -503,7 +565,9 @@ impl Table {
     /// Whether no lookup is left.
     pub(crate) fn forget(&self, ino: Ino, count: u64) -> bool {
         let mut table = self.state();
-        let Some(inode) = table.inodes.get(&ino) else { return true };
+        let Some(inode) = table.inodes.get(&ino) else {
+            return table.forget_dropped(ino, count, &self.budget);
+        };
         let mut state = inode.state();
         state.lookups = state.lookups.saturating_sub(count);
         let last = state.lookups == 0;
@@ -512,6 +576,7 @@ impl Table {
         drop(state);
         if unused && Arc::strong_count(inode) == 1 {
             table.inodes.remove(&ino);
+            self.inodes.went(&self.budget, 1);
             // Its place in `clock` goes when the sweep comes by, or when there are too many such.
             if table.clock.len() > 2 * table.inodes.len() + SWEEP_MAX {
                 let TableState { inodes, clock, .. } = &mut *table;
@@ -522,13 +587,14 @@ impl Table {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.state().inodes.len()
+        self.inodes.len()
     }
 
     /// Those with lookups that are not forgotten.
     pub(crate) fn looked_up(&self) -> Vec<Ino> {
         let known = |(ino, inode): (&Ino, &Arc<Inode>)| (inode.state().lookups > 0).then_some(*ino);
-        self.state().inodes.iter().filter_map(known).collect()
+        let table = self.state();
+        table.inodes.iter().filter_map(known).chain(table.dropped.keys().copied()).collect()
     }
 }
 
@@ -537,13 +603,29 @@ impl TableState {
         self.fetches.first().copied().unwrap_or(u64::MAX)
     }
 
-    fn sweep(&mut self) {
+    /// Whether no lookup is left of an inode that is not known.
+    fn forget_dropped(&mut self, ino: Ino, count: u64, budget: &Budget) -> bool {
+        let Slot::Occupied(mut lookups) = self.dropped.entry(ino) else { return true };
+        *lookups.get_mut() = lookups.get().saturating_sub(count);
+        let last = *lookups.get() == 0;
+        if last {
+            lookups.remove();
+            budget.dropped_went(1);
+        }
+        last
+    }
+
+    fn sweep(&mut self, budget: &Budget) {
         let oldest = self.oldest_fetch();
         for _ in 0..SWEEP_MAX {
             let Some(ino) = self.clock.pop_front() else { return };
             match self.inodes.get(&ino) {
                 None => {}
                 Some(inode) if inode.evictable(oldest) => {
+                    let lookups = inode.state().lookups;
+                    if lookups > 0 && budget.takes_dropped() {
+                        self.dropped.insert(ino, lookups);
+                    }
                     self.inodes.remove(&ino);
                 }
                 Some(_) => self.clock.push_back(ino),
@@ -573,7 +655,7 @@ mod tests {
 
     #[test]
     fn an_inode_that_changes_during_a_fetch_outlasts_it() {
-        let table = Table::new(16);
+        let table = Table::new(Budget::new(16));
         let crowd = || (100..300).for_each(|ino| drop(table.get(Ino(ino))));
         let fetching = table.fetching();
         table.get(Ino(5)).learn(loaded(3));
@@ -601,7 +683,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_but_keeps_what_is_open() {
-        let table = Table::new(16);
+        let table = Table::new(Budget::new(16));
         table.get(Ino(1)).opened();
         for ino in 2..1000 {
             table.get(Ino(ino));
@@ -611,8 +693,55 @@ mod tests {
     }
 
     #[test]
+    fn tables_of_one_budget_give_way_to_each_other() {
+        let budget = Budget::new(100);
+        let tables: Vec<_> = (0..5).map(|_| Table::new(budget.clone())).collect();
+        let total = || tables.iter().map(Table::len).sum::<usize>();
+        for (number, table) in tables.iter().enumerate() {
+            for ino in 0..1000 {
+                table.get(Ino(number as u64 * 10_000 + ino));
+                assert!(
+                    total() <= 100 + 2 * SWEEP_MAX,
+                    "{tables:?}",
+                    tables = tables.iter().map(Table::len).collect::<Vec<_>>()
+                );
+            }
+            assert!(table.len() > 30, "the one that is used now has {}", table.len());
+        }
+        // One at a time, each gets its part, and what is gone takes nothing.
+        for ino in 0..1000 {
+            tables.iter().for_each(|table| drop(table.get(Ino(100_000 + ino))));
+        }
+        assert!(tables.iter().all(|table| table.len() > 5));
+        drop(tables);
+        let alone = Table::new(budget);
+        (0..100).for_each(|ino| drop(alone.get(Ino(ino))));
+        assert_eq!(alone.len(), 100);
+    }
+
+    #[test]
+    fn lookups_of_what_was_dropped_are_counted_on() {
+        let table = Table::new(Budget::new(16));
+        table.remember(Ino(5), 3);
+        (100..300).for_each(|ino| drop(table.get(Ino(ino))));
+        assert!(table.known(Ino(5)).is_none());
+        assert_eq!(table.looked_up(), [Ino(5)]);
+        assert!(!table.forget(Ino(5), 1), "the kernel still knows it");
+        assert_eq!(table.get(Ino(5)).lookups(), 2);
+        (100..300).for_each(|ino| drop(table.get(Ino(ino))));
+        table.remember(Ino(5), 1);
+        assert_eq!(table.looked_up(), [Ino(5)], "once");
+        (100..300).for_each(|ino| drop(table.get(Ino(ino))));
+        assert!(table.forget(Ino(5), 3));
+        assert!(table.looked_up().is_empty() && table.forget(Ino(5), 1));
+        // Not without bounds.
+        (1000..3000).for_each(|ino| table.remember(Ino(ino), 1));
+        assert!(table.looked_up().len() <= 8 * 16 + SWEEP_MAX, "{}", table.looked_up().len());
+    }
+
+    #[test]
     fn forgotten_inodes_leave_no_trace() {
-        let table = Table::new(1000);
+        let table = Table::new(Budget::new(1000));
         for ino in 0..5000 {
             table.remember(Ino(ino), 2);
             table.forget(Ino(ino), 1);

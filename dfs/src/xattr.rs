@@ -13,12 +13,11 @@ use crate::change::{Change, Place, TRIES_MAX};
 use crate::keys;
 use crate::link::move_to_table;
 use crate::load::Extras;
-use crate::lock::How;
 use crate::mount::Dfs;
 use crate::record::{Record, flag};
 use crate::table::{Home, Inode, Loaded};
 use crate::{
-    Caller, Error, Ino, Kind, Result, Time, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrSet,
+    Caller, Error, Ino, Kind, Result, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrSet,
 };
 
 /// What a program may do whoever runs it.
@@ -50,7 +49,7 @@ impl Dfs {
         let akey = keys::xattr_akey(name);
         let value = Bytes::copy_from_slice(value);
         let adds = Some((name, value.len()));
-        self.change_xattrs(ino, adds, |change, place, record| {
+        self.change_record(ino, adds, |change, place, record| {
             let key = place.key(akey.clone());
             match how {
                 XattrSet::Any => {}
@@ -73,7 +72,7 @@ impl Dfs {
         let akey = keys::xattr_akey(acl::ACCESS);
         let stored = acl.as_ref().filter(|acl| !acl.is_minimal()).map(Acl::encode);
         let adds = stored.as_ref().map(|value| (acl::ACCESS, value.len()));
-        self.change_xattrs(ino, adds, |change, place, record| {
+        self.change_record(ino, adds, |change, place, record| {
             if record.kind() == Kind::Symlink {
                 return Err(Error::NotSupported("ACLs of symlinks"));
             }
@@ -91,7 +90,7 @@ impl Dfs {
         let akey = keys::xattr_akey(acl::DEFAULT);
         let stored = acl.as_ref().map(Acl::encode);
         let adds = stored.as_ref().map(|value| (acl::DEFAULT, value.len()));
-        self.change_xattrs(ino, adds, |change, place, record| {
+        self.change_record(ino, adds, |change, place, record| {
             if record.kind() != Kind::Directory && stored.is_some() {
                 return Err(Error::Denied("only directories have default ACLs"));
             }
@@ -145,7 +144,7 @@ impl Dfs {
         self.writable()?;
         check_name(name)?;
         let akey = keys::xattr_akey(name);
-        self.change_xattrs(ino, None, |change, place, record| {
+        self.change_record(ino, None, |change, place, record| {
             let key = place.key(akey.clone());
             change.demand(Condition::AkeyExists(key.clone()), Error::NoAttribute);
             change.push(Op::PunchAkey(key));
@@ -155,46 +154,8 @@ impl Dfs {
         .await
     }
 
-    /// Commits `what` where the inode's xattrs are. `adds`: name and length of one that may come.
-    async fn change_xattrs(
-        &self,
-        ino: Ino,
-        adds: Option<(&[u8], usize)>,
-        what: impl Fn(&mut Change, &Place, &mut Record) -> Result<()>,
-    ) -> Result<()> {
-        let inode = self.inode(ino)?;
-        let _turn = inode.turn(How::Exclusive).await;
-        for _ in 0..TRIES_MAX {
-            let mut old = self.load(&inode).await?;
-            if let Some((name, len)) = adds
-                && let Some(moved) = self.make_room(&inode, &old, name, len).await?
-            {
-                old = moved;
-            }
-            let place = Place::of(&old.home, ino, self.lease).ok_or(Error::Stale)?;
-            let mut record = Record {
-                version: old.record.version + 1,
-                ctime: Time::from_nanos(self.now()),
-                ..Record::clone(&old.record)
-            };
-            let mut change = Change::new();
-            change.expect_record(&place, &old.record);
-            what(&mut change, &place, &mut record)?;
-            if adds.is_some() {
-                record.flags |= flag::XATTRS;
-            }
-            change.put_record(&place, &record);
-            if change.commit(&self.container).await?.is_some() {
-                inode.learn(Loaded { home: old.home, record: Arc::new(record) });
-                return Ok(());
-            }
-            inode.doubt();
-        }
-        Err(Error::Contended { tries: TRIES_MAX })
-    }
-
     /// Moves an inode to the inode table if its entry cannot carry one more xattr; its new home then.
-    async fn make_room(
+    pub(crate) async fn make_room(
         &self,
         inode: &Inode,
         old: &Loaded,

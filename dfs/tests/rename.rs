@@ -10,7 +10,7 @@ const NO_REPLACE: RenameFlags = RenameFlags { no_replace: true, exchange: false 
 const EXCHANGE: RenameFlags = RenameFlags { no_replace: false, exchange: true };
 
 async fn rename(dfs: &Dfs, from: (Ino, &str), to: (Ino, &str), flags: RenameFlags) -> Result<()> {
-    dfs.rename(from.0, from.1.as_bytes(), to.0, to.1.as_bytes(), flags).await
+    dfs.rename(from.0, from.1.as_bytes(), to.0, to.1.as_bytes(), flags).await.map(drop)
 }
 
 #[test]

@@ -298,6 +298,11 @@ impl Containers {
         Ok(shown)
     }
 
+    /// Those that are opened later change without this mount.
+    pub fn change_elsewhere(&self) -> bool {
+        !self.options.cache_attributes
+    }
+
     pub fn len(&self) -> usize {
         1 + self.others.read().unwrap_or_else(PoisonError::into_inner).len()
     }

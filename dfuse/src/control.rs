@@ -5,8 +5,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use daos_server::Handler;
 use daos_server::control::{Failure, FailureKind};
+use daos_server::{Claim, Handler};
 use daos_types::{ContainerId, Epoch, ObjectClass};
 use dfs::uns::EntryPoint;
 use dfs::{Caller, Ino};
@@ -14,8 +14,8 @@ use futures_lite::future::block_on;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::beside::{Beside, View};
-use crate::containers::Shown;
+use crate::beside::{Beside, Shown, View};
+use crate::containers;
 use crate::daemon::Event;
 use crate::notices::Notice;
 
@@ -77,10 +77,15 @@ fn failure(error: dfs::Error) -> Failure {
 
 impl Control {
     /// The mount that `arguments` name, the daemon's own if none.
-    fn view(&self, arguments: &Value) -> Arc<View> {
+    fn view(&self, arguments: &Value) -> Result<Arc<View>, Failure> {
         let of = Of::deserialize(arguments).ok().and_then(|of| of.device);
-        let named = |view: &Arc<View>| of.is_some() && view.device == of;
-        self.beside.views().into_iter().find(named).unwrap_or_else(|| self.own.clone())
+        if of.is_none() || self.own.device.is_none() {
+            return Ok(self.own.clone());
+        }
+        self.views().into_iter().find(|view| view.device == of).ok_or_else(|| {
+            let message = "the mount that the path was in is gone; mount it again, or name a path in one that is there";
+            Failure::new(FailureKind::NotFound, message)
+        })
     }
 
     fn views(&self) -> Vec<Arc<View>> {
@@ -112,7 +117,7 @@ impl Control {
 }
 
 impl View {
-    fn root(&self) -> &Shown {
+    fn root(&self) -> &containers::Shown {
         self.namespace.containers.root()
     }
 
@@ -138,7 +143,7 @@ impl View {
         Ok(Value::Null)
     }
 
-    fn of(&self, ino: u64) -> Result<(Ino, Arc<Shown>), Failure> {
+    fn of(&self, ino: u64) -> Result<(Ino, Arc<containers::Shown>), Failure> {
         let ino = self.ino(ino);
         Ok((ino, block_on(self.namespace.containers.of(ino)).map_err(failure)?))
     }
@@ -198,7 +203,7 @@ impl View {
 
 impl Handler for Control {
     fn in_use(&self, container: ContainerId) -> Option<String> {
-        if let Some(how) = self.beside.shows(container, None) {
+        if let Some(how) = self.beside.shows(Shown { container, snapshot: None }) {
             return Some(how);
         }
         let at = self.own.settings.mountpoint.display();
@@ -214,11 +219,20 @@ impl Handler for Control {
         self.views().into_iter().find_map(used)
     }
 
-    fn snapshot_in_use(&self, container: ContainerId, epoch: Epoch) -> Option<String> {
+    fn claim(
+        &self,
+        container: ContainerId,
+        snapshot: Option<Epoch>,
+    ) -> Result<Box<dyn Claim>, String> {
+        // What is mounted beside comes and goes; the daemon's own is there from before the first question to its end.
+        let claim = self.beside.claim_to_destroy(Shown { container, snapshot })?;
         let at = self.own.settings.mountpoint.display();
-        let is_ours = container == self.own.root().id() && Some(epoch) == self.own.snapshot;
-        let beside = || self.beside.shows(container, Some(epoch));
-        is_ours.then(|| format!("mounted on {at}")).or_else(beside)
+        let is_ours = container == self.own.root().id() && snapshot == self.own.snapshot;
+        let used = match snapshot {
+            Some(_) => is_ours.then(|| format!("mounted on {at}")),
+            None => self.in_use(container),
+        };
+        used.map_or(Ok(Box::new(claim)), Err)
     }
 
     fn changed(&self, container: ContainerId) {
@@ -230,12 +244,12 @@ impl Handler for Control {
 
     fn filesystem(&self, verb: &str, arguments: Value) -> Result<Value, Failure> {
         match verb {
-            "query" => self.view(&arguments).query(),
+            "query" => self.view(&arguments)?.query(),
             "check" => self.check(),
             "whose" => self.whose(&arguments),
-            "link" => self.view(&arguments).link(arguments),
-            "layout" => self.view(&arguments).layout(arguments),
-            "set-chunk" => self.view(&arguments).set_chunk(arguments),
+            "link" => self.view(&arguments)?.link(arguments),
+            "layout" => self.view(&arguments)?.layout(arguments),
+            "set-chunk" => self.view(&arguments)?.set_chunk(arguments),
             "mount" => self.beside.mount(arguments).map(Value::from),
             _ => Err(Failure::new(
                 FailureKind::Unsupported,

@@ -14,7 +14,7 @@ use daos_client::{Client, Container};
 use daos_server::control::ControlServer;
 use daos_server::{Engine, EngineConfig, MEMORY_BYTES_DEFAULT, SyncMode};
 use daos_types::{ByteSize, Epoch};
-use dfs::{Dfs, MountOptions};
+use dfs::{Budget, Dfs, MountOptions};
 use futures_lite::future::block_on;
 
 use crate::background::{self, Reporter};
@@ -74,11 +74,14 @@ pub fn run(settings: &Settings, reporter: &Reporter, log: &Log) -> Result<(), Er
     let snapshot =
         settings.snap.as_deref().map(|name| find_snapshot(&container, name)).transpose()?;
     reporter.progress(&format!("mounting container {}", settings.container));
-    let namespace = open_namespace(settings, engine.client(), container, snapshot, false)?;
+    let budget = Budget::new(inodes_max(settings));
+    let client = engine.client();
+    let namespace = open_namespace(settings, client, budget.clone(), container, snapshot, false)?;
     let mut mounted = mount(settings, namespace.clone())?;
     let unmounter = mounted.unmounter();
     let view = View::new(settings.clone(), snapshot, namespace.clone(), &mounted);
-    let (view, snapshots) = (Arc::new(view), Beside::new(engine.client(), settings.clone()));
+    let (view, snapshots) =
+        (Arc::new(view), Beside::new(engine.client(), settings.clone(), budget));
     let (send, events) = mpsc::channel();
     let control =
         Control { own: view.clone(), beside: snapshots.clone(), events: Mutex::new(send.clone()) };
@@ -153,7 +156,7 @@ fn open_engine(settings: &Settings, reporter: &Reporter) -> Result<Engine, Error
     }
 }
 
-/// What is known of inodes takes half of what metadata may take in memory, beside it.
+/// What is known of inodes, in all containers and snapshots together, takes half of what metadata may take in memory, beside it.
 fn inodes_max(settings: &Settings) -> usize {
     let memory = settings.memory.unwrap_or(MEMORY_BYTES_DEFAULT) as usize;
     memory / 2 / dfs::INODE_BYTES_MAX
@@ -184,6 +187,7 @@ fn find_snapshot(container: &Container, name: &str) -> Result<Epoch, Error> {
 pub fn open_namespace(
     settings: &Settings,
     client: Client,
+    budget: Arc<Budget>,
     container: Container,
     snapshot: Option<Epoch>,
     beside: bool,
@@ -193,7 +197,7 @@ pub fn open_namespace(
         cache_attributes: true,
         atime: !settings.flags.noatime,
         cache_bytes: settings.cache.map_or(0, |bytes| bytes as usize),
-        inodes_max: inodes_max(settings),
+        budget,
         owner: (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()),
         ..MountOptions::default()
     };

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use daos_types::ContainerId;
 use dfs::uns::{self, Broken, EntryPoint};
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Seek,
-    SetAttr, Space, XattrSet,
+    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened, RenameFlags, Result,
+    Seek, SetAttr, Space, XattrSet,
 };
 
 use crate::containers::{Containers, Shown};
@@ -319,6 +319,9 @@ impl Filesystem for Namespace {
         }
         self.containers.get(ino.container()).map_or(Caching::NONE, |shown| shown.caching())
     }
+    fn changes_elsewhere(&self) -> bool {
+        self.containers.change_elsewhere()
+    }
     fn notices(&self) -> Option<Arc<Notices>> {
         Some(self.notices.clone())
     }
@@ -423,7 +426,7 @@ impl Filesystem for Namespace {
         to_parent: Ino,
         to_name: &[u8],
         flags: RenameFlags,
-    ) -> Result<()> {
+    ) -> Result<Moved> {
         together(parent, to_parent)?;
         let shown = self.inside(parent).await?;
         self.check_seen(to_parent)?;
@@ -434,9 +437,9 @@ impl Filesystem for Namespace {
             Err(Error::IsEntryPoint { ino, text }) => {
                 self.check_removal(&shown, to_parent, &text).await?;
                 let (from, to) = ((parent, name), (to_parent, to_name));
-                shown.dfs.rename_allowing(from, to, flags, ino).await?;
+                let moved = shown.dfs.rename_allowing(from, to, flags, ino).await?;
                 self.forget_door(ino);
-                Ok(())
+                Ok(moved)
             }
             done => done,
         }

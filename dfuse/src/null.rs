@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Seek,
-    SetAttr, SetTime, Space, Time, XattrSet,
+    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened, RenameFlags, Result,
+    Seek, SetAttr, SetTime, Space, Time, XattrSet,
 };
 
 use crate::ops::{Caching, CopyRange, Filesystem, Write};
@@ -303,7 +303,7 @@ impl Filesystem for Null {
         to_parent: Ino,
         to_name: &[u8],
         flags: RenameFlags,
-    ) -> Result<()> {
+    ) -> Result<Moved> {
         if flags.exchange {
             return Err(Error::NotSupported("exchange"));
         }
@@ -317,7 +317,8 @@ impl Filesystem for Null {
             lock(&to).remove(to_name)?;
             self.drop_link(target)?;
         }
-        lock(&to).insert(to_name, ino)
+        lock(&to).insert(to_name, ino)?;
+        Ok([Some(ino), None])
     }
 
     async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {

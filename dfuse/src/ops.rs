@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Handle, Ino, Opened, RenameFlags, Result, Seek, SetAttr, Space,
-    XattrSet,
+    Attr, Caller, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags, Result, Seek, SetAttr,
+    Space, XattrSet,
 };
 
 use crate::notices::Notices;
@@ -93,6 +93,10 @@ macro_rules! operations {
             fn root(&self) -> Ino;
             /// What the kernel may keep of `ino`, an inode of a container that is mounted.
             fn caching(&self, ino: Ino) -> Caching;
+            /// Some of what is shown may change without this mount, and is not cached then; with others that are.
+            fn changes_elsewhere(&self) -> bool {
+                false
+            }
             /// What the kernel is to be told beside its answers, of a filesystem that changes in other ways too.
             fn notices(&self) -> Option<Arc<Notices>> {
                 None
@@ -123,7 +127,7 @@ operations! {
     link(ino: Ino, parent: Ino, name: &[u8]) -> Entry;
     unlink(parent: Ino, name: &[u8]) -> ();
     rmdir(parent: Ino, name: &[u8]) -> ();
-    rename(parent: Ino, name: &[u8], to_parent: Ino, to_name: &[u8], flags: RenameFlags) -> ();
+    rename(parent: Ino, name: &[u8], to_parent: Ino, to_name: &[u8], flags: RenameFlags) -> Moved;
     open(ino: Ino, flags: i32) -> Opened;
     create(parent: Ino, name: &[u8], mode: u32, flags: i32, caller: Caller) -> (Entry, Opened);
     /// A file without a name.

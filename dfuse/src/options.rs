@@ -428,10 +428,10 @@ fn unknown(option: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn settings(args: &[&str]) -> Result<Settings, String> {
+    pub(crate) fn settings(args: &[&str]) -> Result<Settings, String> {
         as_user(args, true)
     }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, Dfs, DirEntry, Entry, Handle, Ino, Opened, RenameFlags, Result, Seek, SetAttr,
-    Space, XattrSet,
+    Attr, Caller, Dfs, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags, Result, Seek,
+    SetAttr, Space, XattrSet,
 };
 
 use crate::ops::{Caching, CopyRange, Filesystem, Write};
@@ -76,7 +76,7 @@ impl Filesystem for Dfs {
         to_parent: Ino,
         to_name: &[u8],
         flags: RenameFlags,
-    ) -> Result<()> {
+    ) -> Result<Moved> {
         Dfs::rename(self, parent, name, to_parent, to_name, flags).await
     }
     async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {

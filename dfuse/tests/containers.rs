@@ -232,6 +232,21 @@ fn a_snapshot_is_mounted_beside_its_live_container() {
             assert_eq!(fs::read_to_string(old.join("data/file")).unwrap(), now);
             assert_eq!(fs::metadata(old.join("data/file")).unwrap().len(), now.len() as u64);
         }
+        // Its listings too, from whoever keeps a directory open, and after one that may be kept.
+        fs::read_dir(&old).unwrap().for_each(drop);
+        let open = fs::File::open(old.join("data")).unwrap();
+        let mut listing = rustix::fs::Dir::new(open).unwrap();
+        let mut listed = || {
+            listing.rewind();
+            listing.by_ref().filter(|entry| entry.as_ref().unwrap().ino() > 0).count()
+        };
+        for n in 0..3 {
+            let before = listed();
+            fs::write(site.mnt().join(format!("data/more {n}")), "").unwrap();
+            assert_eq!(listed(), before + 1);
+            fs::remove_file(site.mnt().join(format!("data/more {n}"))).unwrap();
+        }
+        drop(listing);
         // It is asked for itself, and in use.
         let device = mounts::at(&old).unwrap().device;
         let verb = "query".into();
@@ -256,6 +271,39 @@ fn a_snapshot_is_mounted_beside_its_live_container() {
     assert!(text(&none).contains("no snapshot 'tuesday'"), "{}", text(&none));
     let none = site.dfuse_at(&old.join("none"), &["--snap", "monday"]);
     assert!(text(&none).contains("mkdir -p"), "{}", text(&none));
+    end(&site, &daemon);
+}
+
+#[test]
+fn who_cannot_see_a_snapshot_or_names_one_that_is_gone_is_told_so() {
+    require_fuse!();
+    let site = Site::new();
+    let (daemon, old) = with_snapshot(&site);
+    let elsewhere = Command::new("unshare")
+        .args(["-m", support::site::DFUSE, "--embedded"])
+        .args([&site.store(), &old])
+        .args(["--snap", "monday"])
+        .output()
+        .unwrap();
+    if !text(&elsewhere).contains("unshare:") {
+        assert!(!elsewhere.status.success());
+        assert!(text(&elsewhere).contains("another mount namespace"), "{}", text(&elsewhere));
+    }
+    assert!(!is_mounted(&old), "it was mounted where nobody sees it");
+    // A command that was given a path in a snapshot is not answered for the live mount.
+    mount_beside(&site, &old);
+    let device = mounts::at(&old).unwrap().device;
+    umount(&old);
+    let asked = |device| {
+        let query =
+            Ask::Filesystem { verb: "query".into(), arguments: json!({ "device": device }) };
+        try_ask(&site, query)
+    };
+    let refused = asked(device).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::NotFound, "{refused}");
+    let own = asked(mounts::at(&site.mnt()).unwrap().device).unwrap();
+    let Answer::Filesystem(own) = own else { panic!() };
+    assert_eq!(own["mountpoint"], json!(site.mnt()));
     end(&site, &daemon);
 }
 

@@ -102,6 +102,7 @@ pub mod fattr {
 pub mod fopen {
     pub const DIRECT_IO: u32 = 1;
     pub const KEEP_CACHE: u32 = 1 << 1;
+    pub const CACHE_DIR: u32 = 1 << 3;
 }
 
 /// The kernel's own pages (`FUSE_WRITE_CACHE`).

@@ -8,8 +8,9 @@
 //! # Not implemented, on purpose
 //! getlk, setlk, flock: not agreed on, so the kernel keeps locks itself, interruptible and with EDEADLK. access: permissions are checked
 //! by the kernel. flush: nothing is kept back, every write has had its answer; from the first ENOSYS on the kernel does not ask at a close
-//! any more, and still writes out mapped pages there and reports their errors. opendir and releasedir while directories may
-//! be cached: cookies need no handle, and ENOSYS tells the kernel not to ask, and to cache what directories list until it changes them.
+//! any more, and still writes out mapped pages there and reports their errors. opendir and releasedir where all directories may
+//! be cached: cookies need no handle, and ENOSYS tells the kernel not to ask, of this mount for ever, and to cache what directories list
+//! until it changes them.
 //! ioctl, poll, bmap: ENOSYS, from which the kernel makes ENOTTY and the like. interrupt: ENOSYS, once: every request ends soon by itself.
 
 use std::future::Future;
@@ -28,7 +29,6 @@ use super::given::{Asked, Given, Thread};
 use super::reply::{Listing, Nodes, Reply, absent, errno, statfs_out};
 use super::request::{Forgets, Operation};
 use crate::exec::Executor;
-use crate::notices::{Notice, Notices};
 use crate::ops::{Caching, CopyRange, DataCaching, Filesystem, Write};
 
 pub struct Adapter<F> {
@@ -47,9 +47,8 @@ struct View<F> {
     fs: Arc<F>,
     nodes: Nodes,
     caching: bool,
-    /// Where notices go, if there is such a way.
-    notices: Option<Arc<Notices>>,
-    given: Arc<Given>,
+    /// `None`: the kernel keeps nothing, or cannot be told.
+    given: Option<Arc<Given>>,
 }
 
 impl<F> Clone for View<F> {
@@ -58,7 +57,6 @@ impl<F> Clone for View<F> {
             fs: self.fs.clone(),
             nodes: self.nodes,
             caching: self.caching,
-            notices: self.notices.clone(),
             given: self.given.clone(),
         }
     }
@@ -85,7 +83,7 @@ impl<F: Filesystem> View<F> {
     }
 
     /// Of what was there.
-    fn found_out(&self, entry: &Entry, asked: Asked) -> abi::EntryOut {
+    fn found_out(&self, entry: &Entry, asked: Option<Asked>) -> abi::EntryOut {
         let mut found = self.entry_out(entry);
         if !self.may_be_believed(&entry.attr, asked) {
             (found.attr_valid, found.attr_valid_nsec) = (0, 0);
@@ -94,30 +92,38 @@ impl<F: Filesystem> View<F> {
     }
 
     /// For how long the kernel may believe attributes that were read since `asked`.
-    fn valid(&self, attr: &Attr, asked: Asked) -> Duration {
+    fn valid(&self, attr: &Attr, asked: Option<Asked>) -> Duration {
         match self.may_be_believed(attr, asked) {
             true => self.caching_of(attr.ino).attr,
             false => Duration::ZERO,
         }
     }
 
-    fn may_be_believed(&self, attr: &Attr, asked: Asked) -> bool {
-        attr.kind != Kind::Directory || self.notices.is_none() || self.given.give(attr.ino, asked)
+    /// Before attributes are read for a thread; `None` where the kernel is not told of changes.
+    fn asked(&self, by: Thread) -> Option<Asked> {
+        self.given.as_ref().map(|given| given.asked(by))
+    }
+
+    fn may_be_believed(&self, attr: &Attr, asked: Option<Asked>) -> bool {
+        match (&self.given, asked) {
+            (Some(given), Some(asked)) if attr.kind == Kind::Directory => {
+                given.give(attr.ino, asked)
+            }
+            _ => true,
+        }
     }
 
     /// A thread's call has changed what is in a directory, or failed to.
     fn changed(&self, directory: Ino, by: Thread) {
-        if self.notices.is_some() && self.given.changed(directory, by) {
-            self.tell(directory);
+        if let Some(given) = &self.given {
+            given.changed(directory, by);
         }
     }
 
     /// The kernel is to ask for attributes again.
     fn tell(&self, ino: Ino) {
-        if let Some(notices) = &self.notices
-            && !notices.offer(Notice::Attributes(ino))
-        {
-            tracing::warn!("too many notices wait: attributes of {ino} may be old");
+        if let Some(given) = &self.given {
+            given.tell(ino);
         }
     }
 
@@ -145,8 +151,8 @@ impl<F: Filesystem> View<F> {
 impl<F: Filesystem> Adapter<F> {
     pub fn new(fs: Arc<F>, executor: Executor, caching: bool) -> Self {
         let nodes = Nodes { root: fs.root() };
-        let notices = fs.notices().filter(|_| caching);
-        Self { view: View { fs, nodes, caching, notices, given: Arc::default() }, executor }
+        let given = fs.notices().filter(|_| caching).map(|notices| Arc::new(Given::new(notices)));
+        Self { view: View { fs, nodes, caching, given }, executor }
     }
 
     fn ino(&self, node: u64) -> Ino {
@@ -187,7 +193,7 @@ impl<F: Filesystem> Adapter<F> {
         reply: Reply,
         call: impl Future<Output = Result<Attr>> + Send + 'static,
     ) {
-        let asked = self.view.given.asked(by);
+        let asked = self.view.asked(by);
         self.run(reply, call, move |view, reply, attr| {
             let valid = view.valid(&attr, asked);
             reply.value(&view.nodes.attr_out(&attr, valid));
@@ -215,10 +221,23 @@ impl<F: Filesystem> Adapter<F> {
         by: Thread,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> impl Future<Output = Result<T>> + Send + 'static {
+        self.changing_both((directory, directory), by, call)
+    }
+
+    /// As `changing`, of two directories, which may be one.
+    fn changing_both<T>(
+        &self,
+        (one, other): (Ino, Ino),
+        by: Thread,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send + 'static {
         let view = self.view.clone();
         async move {
             let done = call.await;
-            view.changed(directory, by);
+            view.changed(one, by);
+            if other != one {
+                view.changed(other, by);
+            }
             done
         }
     }
@@ -318,7 +337,11 @@ impl<F: Filesystem> Adapter<F> {
                 };
                 let (to, name, to_name) = (self.ino(to_parent), owned(name), owned(to_name));
                 let call = async move { fs.rename(ino, &name, to, &to_name, flags).await };
-                self.empty(reply, self.changing(ino, by, self.changing(to, by, call)));
+                self.run(reply, self.changing_both((ino, to), by, call), |view, reply, moved| {
+                    // Its ctime is a new one, against which the kernel does not guard itself either.
+                    moved.into_iter().flatten().for_each(|moved| view.tell(moved));
+                    reply.ok();
+                });
             }
             operation => self.dispatch_open(header, operation, reply),
         }
@@ -357,6 +380,11 @@ impl<F: Filesystem> Adapter<F> {
             }
             Operation::Opendir if self.view.caching_of(ino).data == DataCaching::Not => {
                 reply.value(&abi::OpenOut::default());
+            }
+            // What one directory is answered with ENOSYS holds for those that are not cached, too.
+            Operation::Opendir if self.view.fs.changes_elsewhere() => {
+                let open_flags = fopen::CACHE_DIR | fopen::KEEP_CACHE;
+                reply.value(&abi::OpenOut { open_flags, ..abi::OpenOut::default() });
             }
             Operation::Releasedir | Operation::Destroy => reply.ok(),
             Operation::Readdir(asked) => self.list(ino, &asked, None, reply),
@@ -426,7 +454,7 @@ impl<F: Filesystem> Adapter<F> {
 
     fn lookup(&self, parent: Ino, name: &[u8], by: Thread, reply: Reply) {
         let (view, name) = (self.view.clone(), owned(name));
-        let asked = view.given.asked(by);
+        let asked = view.asked(by);
         self.executor.spawn(async move {
             match view.fs.lookup(parent, &name).await {
                 Ok(entry) => reply.value(&view.found_out(&entry, asked)),
@@ -441,7 +469,7 @@ impl<F: Filesystem> Adapter<F> {
 
     /// What we have is always the present state, whichever `AT_STATX_*_SYNC` is asked for.
     fn statx(&self, ino: Ino, by: Thread, reply: Reply) {
-        let (fs, asked) = (self.fs(), self.view.given.asked(by));
+        let (fs, asked) = (self.fs(), self.view.asked(by));
         self.run(reply, async move { fs.getattr(ino).await }, move |view, reply, attr| {
             let valid = view.valid(&attr, asked);
             reply.value(&view.nodes.statx_out(&attr, valid));
@@ -516,7 +544,7 @@ async fn list<F: Filesystem>(
         if wanted == 0 {
             return Ok(());
         }
-        let asked = attributes_for.map(|by| view.given.asked(by));
+        let asked = attributes_for.map(|by| view.asked(by));
         let entries = match view.fs.readdir(ino, after, wanted, with_attributes).await {
             Ok(entries) => entries,
             // What is there already is an answer; the next call meets the error again.
@@ -539,7 +567,7 @@ fn add<F: Filesystem>(
     view: &View<F>,
     listing: &mut Listing,
     entry: &DirEntry,
-    with_attributes: Option<Asked>,
+    with_attributes: Option<Option<Asked>>,
 ) -> bool {
     let shown = with_attributes.map(|asked| match entry.attr {
         Some(attr) => view.found_out(&Entry { attr }, asked),
@@ -581,6 +609,13 @@ fn changes(asked: &abi::SetAttrIn) -> SetAttr {
 mod tests {
     use super::*;
 
+    use futures_lite::future::block_on;
+
+    use crate::containers::tests::two_containers;
+    use crate::fuse::channel::Device;
+    use crate::namespace::Namespace;
+    use crate::notices::Notice;
+
     #[test]
     fn only_what_setattr_names_is_changed() {
         let asked = abi::SetAttrIn { mode: 0o600, uid: 5, size: 9, ..Default::default() };
@@ -590,6 +625,48 @@ mod tests {
             changes(&asked),
             SetAttr { size: Some(9), kill_priv: true, ..SetAttr::default() }
         );
+    }
+
+    /// What the kernel is told while `call` is answered.
+    fn told(
+        namespace: &Arc<Namespace>,
+        call: impl FnOnce(&Adapter<Namespace>, Reply),
+    ) -> Vec<Notice> {
+        let adapter = Adapter::new(namespace.clone(), Executor::new(8), true);
+        let nowhere = std::fs::File::options().write(true).open("/dev/null").unwrap();
+        let device = Arc::new(Device::from(std::os::fd::OwnedFd::from(nowhere)));
+        let mut told = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| namespace.notices.serve(|notice| told.push(notice.clone())));
+            call(&adapter, Reply::new(device, 1));
+            while adapter.executor.in_flight() > 0 {
+                std::thread::yield_now();
+            }
+            assert!(namespace.notices.delivered(Duration::from_secs(20)));
+            namespace.notices.close();
+        });
+        told
+    }
+
+    #[test]
+    fn the_kernel_is_told_of_what_a_rename_has_moved() {
+        let user = Caller::new(0, 0);
+        for (flags, both) in [(0, false), (libc::RENAME_EXCHANGE, true)] {
+            let (namespace, a, b) = block_on(async {
+                let namespace = Arc::new(Namespace::new(two_containers().await.0));
+                let root = Filesystem::root(&*namespace);
+                let made = |name: &'static [u8]| namespace.mknod(root, name, 0o100_644, 0, user);
+                let (a, b) = (made(b"a").await.unwrap(), made(b"b").await.unwrap());
+                (namespace, a.attr.ino, b.attr.ino)
+            });
+            let told = told(&namespace, |adapter, reply| {
+                let header = InHeader { node: 1, ..InHeader::default() };
+                let rename = Operation::Rename { name: b"a", to_parent: 1, to_name: b"b", flags };
+                adapter.dispatch(&header, rename, reply);
+            });
+            assert!(told.contains(&Notice::Attributes(a)), "{told:?}");
+            assert_eq!(told.contains(&Notice::Attributes(b)), both, "{told:?}");
+        }
     }
 
     #[test]

@@ -45,7 +45,9 @@ pub trait Device {
     fn read(&self, buffer: IoBuf, offset: u64, how: How) -> Io<IoBuf>;
     fn write(&self, data: Bytes, offset: u64, how: How) -> Io<()>;
     fn flush(&self) -> Io<()>;
-    /// Begins to bring to the medium what was written there, so that the next flush finds less to do. It promises nothing.
+    /// Begins to bring to the medium what was written there, so that the next flush finds less to do. It promises nothing, and
+    /// where that cannot be begun it is done with nothing; but an error is that of a write that was written out, which no
+    /// flush need tell again.
     fn write_out(&self, offset: u64, len: u64) -> Io<()> {
         Io::complete(check_range(self.size(), offset, len))
     }

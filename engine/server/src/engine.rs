@@ -63,7 +63,12 @@ impl Engine {
     /// As `start`, with the model target in the place of the store: nothing is kept.
     #[cfg(any(test, feature = "model"))]
     pub fn start_model(config: EngineConfig) -> Result<Self> {
-        Self::start_with(config, |handle, _, _| crate::model::open(handle))
+        Self::start_with(config, |handle, _, place| async move {
+            if place.unformatted().is_some() {
+                place.formatted()?;
+            }
+            crate::model::open(handle).await
+        })
     }
 
     /// As `start`, with another backend in the place of the store.

@@ -21,6 +21,10 @@ pub enum Error {
     )]
     NoStoreOn { path: PathBuf, found: String },
     #[error(
+        "{file} is empty, and a store's file never is: what was in it is gone, and it is not made a new store. Put a backup in its place, or remove it to begin anew"
+    )]
+    Emptied { file: PathBuf },
+    #[error(
         "{path} is not empty and holds no store ({found} is in it); name an empty directory or a new one"
     )]
     Foreign { path: PathBuf, found: String },

@@ -31,6 +31,6 @@ pub use config::{EngineConfig, MEMORY_BYTES_DEFAULT, SIZE_BYTES_DEFAULT_MAX, Syn
 pub use door::Door;
 pub use engine::Engine;
 pub use error::{Error, Result};
-pub use service::{Handler, NoHandler, Services, find_snapshot};
+pub use service::{Claim, Handler, NoHandler, Services, find_snapshot};
 pub use stats::{Latency, TargetStats};
 pub use target::{Backend, serve_local};

@@ -40,11 +40,19 @@ impl Backend for Rc<Vos> {
 pub(crate) async fn open(handle: Handle, config: EngineConfig, place: Place) -> Result<Rc<Vos>> {
     let failed = |reason: String| Error::Open { path: place.path.clone(), reason };
     let device = open_device(&handle, &config, &place).await?;
-    let store = open_or_format(device, &handle, &config).await;
+    if place.unformatted().is_some() {
+        let made = format(&device, &handle).await;
+        made.map_err(|error| failed(error.to_string()))?;
+        place.formatted()?;
+    }
+    let store = open_or_format(device, &handle, &config, &place).await;
     let store = store.map_err(|error| match error {
-        OpenError::Label(LabelError::NoStore { found }) => {
-            Error::NoStoreOn { path: place.path.clone(), found }
+        OpenError::Label(LabelError::Empty) if !place.block_device => {
+            Error::Emptied { file: place.target.clone() }
         }
+        OpenError::Label(
+            error @ (LabelError::Empty | LabelError::Unfinished | LabelError::NoStore { .. }),
+        ) => Error::NoStoreOn { path: place.path.clone(), found: error.to_string() },
         error => failed(error.to_string()),
     })?;
     let vos = Vos::open(store, handle, VosOptions::default()).await;
@@ -63,8 +71,9 @@ async fn open_device(
     let options = DeviceOptions { access, ..DeviceOptions::default() };
     let path = || place.path.clone();
     let mut tries = BUSY_TRIES_MAX;
+    let file = place.unformatted().unwrap_or_else(|| place.target.clone());
     loop {
-        match UringDevice::open(&place.target, handle, &options) {
+        match UringDevice::open(&file, handle, &options) {
             Ok(device) => return Ok(device),
             Err(DeviceError::Busy { .. }) if tries > 0 => handle.sleep(BUSY_WAIT).await,
             Err(DeviceError::Busy { .. }) => return Err(Error::DeviceBusy { path: path() }),
@@ -74,11 +83,19 @@ async fn open_device(
     }
 }
 
-/// A format that did not finish is begun again; anything else on the device is refused by its name.
+async fn format(device: &Rc<dyn Device>, handle: &Handle) -> Result<(), OpenError> {
+    let store = StoreId(uuid::Uuid::new_v4());
+    let options = FormatOptions { store, wal_bytes: None };
+    Store::format(device.clone(), handle.clone(), options).await
+}
+
+/// A format that did not finish is begun again, and a block device that is empty is formatted; anything else on the device
+/// is refused by its name.
 async fn open_or_format(
     device: Rc<dyn Device>,
     handle: &Handle,
     config: &EngineConfig,
+    place: &Place,
 ) -> Result<Store, OpenError> {
     let options = OpenOptions {
         target: TargetId(0),
@@ -89,15 +106,17 @@ async fn open_or_format(
         },
         read_only: config.read_only,
     };
-    match Store::open(device.clone(), handle.clone(), options).await {
-        Err(OpenError::Label(LabelError::NoStore { .. })) if config.create && !config.read_only => {
-            let store = StoreId(uuid::Uuid::new_v4());
-            let format = FormatOptions { store, wal_bytes: None };
-            Store::format(device.clone(), handle.clone(), format).await?;
-            Store::open(device, handle.clone(), options).await
-        }
-        opened => opened,
+    let opened = Store::open(device.clone(), handle.clone(), options).await;
+    let claimable = match &opened {
+        Err(OpenError::Label(LabelError::Empty)) => place.block_device,
+        Err(OpenError::Label(LabelError::Unfinished)) => true,
+        _ => false,
+    };
+    if !claimable || !config.create || config.read_only {
+        return opened;
     }
+    format(&device, handle).await?;
+    Store::open(device, handle.clone(), options).await
 }
 
 fn memory_buckets(bytes: u64) -> usize {

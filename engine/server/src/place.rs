@@ -2,6 +2,10 @@
 //!
 //! A directory holds `lock`, `control` and one file per target, `target-0`. A block device is the target itself; its
 //! lock and socket are under `/run/daosfs`, by the device's number, so that every name of the device finds the same.
+//!
+//! # Invariants
+//! 1. A file has the name `target-0` from when its format is finished: it is made and formatted as `target-0.new`. So a
+//!    `target-0` that is empty was a store once, and is never formatted; an unfinished `target-0.new` never was.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,6 +20,7 @@ use crate::error::{Error, Result};
 const LOCK: &str = "lock";
 const CONTROL: &str = "control";
 const TARGET: &str = "target-0";
+const TARGET_NEW: &str = "target-0.new";
 const RUN_DIRECTORY: &str = "/run/daosfs";
 /// Smallest store that is made: less is filled by a few files.
 const SIZE_BYTES_MIN: u64 = 64 << 20;
@@ -86,7 +91,7 @@ impl Place {
         if !create {
             return Err(Error::NoStore { path: self.path.clone() });
         }
-        let ours = [LOCK, CONTROL, "control.new", "dfuse.log", "lost+found"];
+        let ours = [LOCK, CONTROL, TARGET_NEW, "control.new", "dfuse.log", "lost+found"];
         let entries = fs::read_dir(&self.path).map_err(Error::io("reading", &self.path))?;
         for entry in entries {
             let name = entry.map_err(Error::io("reading", &self.path))?.file_name();
@@ -98,20 +103,18 @@ impl Place {
         Ok(())
     }
 
-    /// Makes sure that the target's file is there; its size.
+    /// Makes sure that the target has a file, which may have to be formatted; its size.
     pub(crate) fn prepare(&self, config: &EngineConfig) -> Result<u64> {
         if self.block_device {
             return self.device_bytes(config);
         }
-        let found = match fs::metadata(&self.target) {
-            Ok(found) => found.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        match fs::metadata(&self.target) {
+            Ok(found) if found.len() > 0 => return Ok(found.len()),
+            Ok(_) => return Err(Error::Emptied { file: self.target.clone() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => {
                 return Err(Error::Io { what: "looking at", path: self.target.clone(), source });
             }
-        };
-        if found > 0 {
-            return Ok(found);
         }
         if !config.create || config.read_only {
             return Err(Error::NoStore { path: self.path.clone() });
@@ -133,14 +136,42 @@ impl Place {
         Ok(size)
     }
 
-    /// A sparse file. Blocks come when they are needed.
+    /// A sparse file, in the place of one whose format did not finish. Blocks come when they are needed.
     fn make_file(&self, size: u64) -> Result<()> {
+        let new = self.new_file();
         let size = size.next_multiple_of(4096);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("removing", &new)(error));
+            }
+            _ => {}
+        }
         let mut options = fs::OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.target);
-        let file = file.map_err(Error::io("making", &self.target))?;
-        file.set_len(size).map_err(Error::io("sizing", &self.target))?;
-        file.sync_all().map_err(Error::io("syncing", &self.target))?;
+        let file = options.write(true).create_new(true).mode(0o600).open(&new);
+        let file = file.map_err(Error::io("making", &new))?;
+        file.set_len(size).map_err(Error::io("sizing", &new))?;
+        file.sync_all().map_err(Error::io("syncing", &new))
+    }
+
+    fn new_file(&self) -> PathBuf {
+        self.path.join(TARGET_NEW)
+    }
+
+    /// After `prepare`: the file that is to be formatted, if the target has none that was.
+    pub(crate) fn unformatted(&self) -> Option<PathBuf> {
+        (!self.block_device && !self.target.exists()).then(|| self.new_file())
+    }
+
+    /// The file that was made is formatted: it gets its name (invariant 1).
+    pub(crate) fn formatted(&self) -> Result<()> {
+        let named = rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            self.new_file(),
+            rustix::fs::CWD,
+            &self.target,
+            rustix::fs::RenameFlags::NOREPLACE,
+        );
+        named.map_err(|error| Error::io("naming", &self.target)(error.into()))?;
         sync_directory(&self.path)
     }
 
@@ -207,11 +238,17 @@ mod tests {
         config.create = true;
         config.size = Some(1 << 30);
         assert_eq!(place.prepare(&config).unwrap(), 1 << 30);
-        let file = fs::metadata(&place.target).unwrap();
+        let made = place.unformatted().unwrap();
+        let file = fs::metadata(&made).unwrap();
         assert_eq!((file.len(), file.blocks()), (1 << 30, 0));
-        // A store that is there keeps its size.
+        // As long as it is not formatted it is made anew; a store that is there keeps its size.
+        place.check(true).unwrap();
         config.size = Some(2 << 30);
-        assert_eq!(place.prepare(&config).unwrap(), 1 << 30);
+        assert_eq!(place.prepare(&config).unwrap(), 2 << 30);
+        place.formatted().unwrap();
+        config.size = Some(1 << 30);
+        assert_eq!(place.prepare(&config).unwrap(), 2 << 30);
+        assert_eq!((place.unformatted(), made.exists()), (None, false));
         fs::remove_file(&place.target).unwrap();
         config.size = Some(65 << 40);
         assert!(matches!(place.prepare(&config), Err(Error::TooLarge { .. })));

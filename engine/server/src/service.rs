@@ -23,9 +23,19 @@ type Result<T> = std::result::Result<T, Failure>;
 pub trait Handler: Send + Sync {
     /// How this process uses a container now ("mounted on /mnt/daos"); then it cannot be destroyed.
     fn in_use(&self, container: ContainerId) -> Option<String>;
-    /// As `in_use`, of a snapshot.
-    fn snapshot_in_use(&self, _container: ContainerId, _epoch: Epoch) -> Option<String> {
-        None
+    /// Keeps a container, or one snapshot of it, out of use for as long as the answer is kept: it is to be destroyed.
+    ///
+    /// # Errors
+    /// How this process uses it now, or is about to.
+    fn claim(
+        &self,
+        container: ContainerId,
+        snapshot: Option<Epoch>,
+    ) -> std::result::Result<Box<dyn Claim>, String> {
+        match self.in_use(container).filter(|_| snapshot.is_none()) {
+            Some(how) => Err(how),
+            None => Ok(Box::new(())),
+        }
     }
     /// Attributes of a container have changed, or it is not there any more.
     fn changed(&self, _container: ContainerId) {}
@@ -34,6 +44,11 @@ pub trait Handler: Send + Sync {
     /// The process is asked to stop. Returns at once; a process that is stopping already does nothing.
     fn stop(&self);
 }
+
+/// What [`Handler::claim`] gives out; it ends when it is dropped.
+pub trait Claim {}
+
+impl Claim for () {}
 
 /// A process that only has the engine: nothing is in use, there is no filesystem to ask, and it stops when it is done.
 pub struct NoHandler;
@@ -216,22 +231,24 @@ impl Services {
     }
 
     async fn container_destroy(&self, pool: &Pool, name: &str) -> Result<Answer> {
-        let found = self.container_query(pool, name).await?;
-        if let Some(how) = found.in_use {
+        let usage = pool.container_query(name).await;
+        let id = usage.map_err(|error| about_container(error, pool, name))?.info.id;
+        let claim = self.handler.claim(id, None).map_err(|how| {
             let message = format!("container '{name}' is {how}; unmount it first");
-            return Err(Failure::new(FailureKind::InUse, message));
-        }
+            Failure::new(FailureKind::InUse, message)
+        })?;
         pool.container_destroy(name).await?;
-        self.handler.changed(ContainerId(found.entry.number));
+        drop(claim);
+        self.handler.changed(id);
         Ok(Answer::Done)
     }
 
     async fn snapshot_destroy(&self, container: &Container, name: &str) -> Result<Answer> {
         let snapshot = find_snapshot(container, name).await?;
-        if let Some(how) = self.handler.snapshot_in_use(container.id(), snapshot.epoch) {
+        let _claim = self.handler.claim(container.id(), Some(snapshot.epoch)).map_err(|how| {
             let message = format!("snapshot '{name}' is {how}; unmount it first");
-            return Err(Failure::new(FailureKind::InUse, message));
-        }
+            Failure::new(FailureKind::InUse, message)
+        })?;
         container.snapshot_destroy(snapshot.epoch).await?;
         Ok(Answer::Done)
     }

@@ -89,6 +89,48 @@ fn file_of_something_else_is_refused_by_name() {
 }
 
 #[test]
+fn store_whose_file_was_emptied_is_not_replaced_by_a_new_one() {
+    let root = tempfile::tempdir().unwrap();
+    let engine = Engine::start(config(root.path())).unwrap();
+    engine.container("default", "home", true).unwrap();
+    engine.stop().unwrap();
+    let file = root.path().join("target-0");
+    let whole = std::fs::read(&file).unwrap();
+    for bytes in [0, whole.len() as u64] {
+        std::fs::File::create(&file).unwrap().set_len(bytes).unwrap();
+        let refused = Engine::start(config(root.path())).err().unwrap();
+        assert!(matches!(&refused, Error::Emptied { .. }), "{refused}");
+        assert!(refused.to_string().contains("remove it to begin anew"), "{refused}");
+        let kept = std::fs::read(&file).unwrap();
+        assert!(kept.len() as u64 == bytes && kept.iter().all(|byte| *byte == 0));
+    }
+    std::fs::write(&file, &whole).unwrap();
+    Engine::start(config(root.path())).unwrap().container("default", "home", false).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    Engine::start(config(root.path())).unwrap().stop().unwrap();
+}
+
+#[test]
+fn first_use_that_was_interrupted_is_begun_again() {
+    // What ends while it makes the file leaves one of these.
+    let whole = tempfile::tempdir().unwrap();
+    Engine::start(config(whole.path())).unwrap().stop().unwrap();
+    let formatted = std::fs::read(whole.path().join("target-0")).unwrap();
+    for left in [&[][..], &[0; 8192], &formatted] {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("target-0.new"), left).unwrap();
+        let without = Engine::start(EngineConfig::new(root.path(), "the test")).err().unwrap();
+        assert!(matches!(&without, Error::NoStore { .. }), "{without}");
+        let engine = Engine::start(config(root.path())).unwrap();
+        assert_eq!(engine.bytes(), 256 << 20);
+        engine.container("default", "home", true).unwrap();
+        engine.stop().unwrap();
+        assert!(!root.path().join("target-0.new").exists());
+        assert!(root.path().join("target-0").exists());
+    }
+}
+
+#[test]
 fn read_only_engine_reads_and_refuses_changes() {
     let root = tempfile::tempdir().unwrap();
     let engine = Engine::start(config(root.path())).unwrap();

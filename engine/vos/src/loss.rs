@@ -11,7 +11,8 @@
 //! ```
 //!
 //! # Invariants
-//! 1. A loss is written in the transaction that takes the reference to the bucket away, or before it.
+//! 1. A loss is written in the transaction that takes the reference to the bucket away, or before it. So it is where that bucket
+//!    had losses in it: then everything is lost to the snapshots before.
 //! 2. A loss of epoch `e` says nothing of snapshots `s >= e`, and goes with the last snapshot before `e`.
 
 use std::ops::{ControlFlow, RangeInclusive};
@@ -40,7 +41,8 @@ pub(crate) struct Loss {
     pub found: Csum,
 }
 
-fn prefix(id: ContainerId) -> [u8; 3] {
+/// Begins the keys of a container's losses.
+pub(crate) fn prefix(id: ContainerId) -> [u8; 3] {
     let [high, low] = id.0.to_be_bytes();
     [high, low, LOSS]
 }
@@ -131,13 +133,23 @@ impl Roots {
         (id, record): (ContainerId, &ContainerRecord),
         loss: &Loss,
     ) -> Result<(), Abort> {
-        if record.newest_snapshot == Epoch::ZERO || record.newest_snapshot >= loss.before {
-            return Ok(());
-        }
         let mut loss = loss.clone();
         if self.losses(pages, id)?.len() >= LOSSES_MAX {
             self.containers.edit(pages).remove_prefix(&prefix(id), LOSSES_MAX)?;
             loss.objects = all_objects();
+        }
+        self.put_loss(pages, (id, record), &loss)
+    }
+
+    /// As `add_loss`, whatever others there are: it does not read them.
+    pub fn put_loss<P: PagesMut + ?Sized>(
+        &self,
+        pages: &mut P,
+        (id, record): (ContainerId, &ContainerRecord),
+        loss: &Loss,
+    ) -> Result<(), Abort> {
+        if record.newest_snapshot == Epoch::ZERO || record.newest_snapshot >= loss.before {
+            return Ok(());
         }
         self.containers.put(pages, &loss.key(id), &loss.value())
     }

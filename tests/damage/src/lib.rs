@@ -9,4 +9,4 @@ mod look;
 
 pub use disk::{Machine, Region, flip, race, regions, scrub};
 pub use fill::{FILES, Filled, filled};
-pub use look::{Seen, is_damage, look};
+pub use look::{Seen, look};

@@ -22,20 +22,12 @@ pub async fn look(dfs: &Dfs, tree: &Tree, context: &str) -> Seen {
             Ok(None) => seen.right += 1,
             Ok(Some(wrong)) => panic!("{context}: {path}: wrong {wrong}; it was {expected:?}"),
             Err(error) => {
-                assert!(is_damage(&error), "{context}: {path}: {error}");
+                assert!(error.is_damage(), "{context}: {path}: {error}");
                 seen.damaged.push((path.clone(), error));
             }
         }
     }
     seen
-}
-
-pub fn is_damage(error: &dfs::Error) -> bool {
-    match error {
-        dfs::Error::Damaged { .. } => true,
-        dfs::Error::Engine(error) => matches!(error, daos_types::Error::Damaged(_)),
-        _ => false,
-    }
 }
 
 /// What is not as it was.
@@ -77,10 +69,30 @@ async fn contents(dfs: &Dfs, ino: Ino, size: u64, expected: usize) -> dfs::Resul
     Ok(dfs.read(ino, Handle(0), 0, expected).await?.to_vec())
 }
 
+/// With attributes and without, in pages of any size, the same is listed, and comes to the same end: what an entry leads to does not
+/// keep others from being listed.
 async fn list(dfs: &Dfs, ino: Ino) -> dfs::Result<()> {
-    let mut after = 2;
-    while let Some(last) = dfs.readdir(ino, after, 500).await?.last() {
-        after = last.cookie;
+    let (mut names, mut ends) = (Vec::new(), Vec::new());
+    for (plus, max) in [(false, 500), (true, 500), (true, 7)] {
+        let (mut listed, mut after) = (Vec::new(), 0);
+        let end = loop {
+            let page = match plus {
+                false => dfs.readdir(ino, after, max).await,
+                true => dfs.readdir_plus(ino, after, max).await,
+            };
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => break Err(error),
+            };
+            let Some(last) = page.last() else { break Ok(()) };
+            after = last.cookie;
+            listed.extend(page.iter().map(|entry| entry.name.clone()));
+        };
+        names.push(listed);
+        ends.push(end);
     }
-    Ok(())
+    let errors: Vec<_> = ends.iter().map(|end| end.as_ref().err().map(dfs::Error::errno)).collect();
+    assert!(names.iter().all(|listed| *listed == names[0]), "{names:?} {errors:?}");
+    assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
+    ends.remove(0)
 }

@@ -81,14 +81,14 @@ async fn try_bit(
             let snapshot = match Dfs::mount(container, options).await {
                 Ok(dfs) => look(&dfs, &filled.snapshot.1, context).await,
                 Err(error) => {
-                    assert!(daos_damage::is_damage(&error), "{context}: {error}");
+                    assert!(error.is_damage(), "{context}: {error}");
                     Seen::default()
                 }
             };
             (newest, snapshot)
         }
         Err(error) => {
-            assert!(daos_damage::is_damage(&error), "{context}: {error}");
+            assert!(error.is_damage(), "{context}: {error}");
             (Seen::default(), Seen::default())
         }
     };

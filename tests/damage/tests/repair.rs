@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use daos_damage::{Filled, Machine, Region, filled, flip, is_damage, look, regions};
+use daos_damage::{Filled, Machine, Region, filled, flip, look, regions};
 use daos_media::{Device, Fault, FaultDevice, Kind, MemDevice};
 use daos_sim::tree::{Tree, tree};
 use daos_types::Epoch;
@@ -62,7 +62,7 @@ async fn mends(handle: &Handle, filled: &Filled, disk: &Rc<MemDevice>, context: 
     let is_whole = match tree(&dfs).await {
         Ok(_) => true,
         Err(error) => {
-            assert!(is_damage(&error), "{context}: {error}");
+            assert!(error.is_damage(), "{context}: {error}");
             false
         }
     };
@@ -89,7 +89,7 @@ async fn past(machine: &Machine, epoch: Epoch, before: &Tree, context: &str) -> 
     match Dfs::mount(container, read_only).await {
         Ok(dfs) => look(&dfs, before, &format!("{context}: the snapshot")).await.damaged.len(),
         Err(error) => {
-            assert!(is_damage(&error), "{context}: the snapshot: {error}");
+            assert!(error.is_damage(), "{context}: the snapshot: {error}");
             before.len()
         }
     }

@@ -17,7 +17,7 @@ use daos_types::rpc::{Reply, Request};
 use daos_types::{StoreId, TargetId};
 use daos_vos::{FormatOptions, OpenOptions, Store, Sync, Vos, VosOptions};
 use daos_xstream::{Handle, Xstream, XstreamConfig};
-use dfs::{Dfs, MountOptions};
+use dfs::{Budget, Dfs, MountOptions};
 use futures_lite::future::block_on;
 
 use tree::Pair;
@@ -32,7 +32,7 @@ async fn mount(container: &Container, seed: u64) -> Arc<Dfs> {
         cache_bytes: if seed % 2 == 1 { 1 << 20 } else { 0 },
         // Few chunks of few blocks make many borders; few inodes make many that were forgotten.
         chunk_bytes: 8192,
-        inodes_max: if seed % 2 == 0 { 16 } else { 10_000 },
+        budget: Budget::new(if seed % 2 == 0 { 16 } else { 10_000 }),
         ..MountOptions::default()
     };
     Dfs::mount(container.clone(), options).await.unwrap()

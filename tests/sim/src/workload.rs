@@ -130,7 +130,7 @@ pub async fn apply_below(dfs: &Dfs, top: Ino, step: &Step) -> Result<()> {
             let (parent_of_old, old) = parent(old).await?;
             let (parent_of_new, new) = parent(new).await?;
             let flags = RenameFlags { exchange: *exchange, ..RenameFlags::default() };
-            dfs.rename(parent_of_old, old, parent_of_new, new, flags).await
+            dfs.rename(parent_of_old, old, parent_of_new, new, flags).await.map(drop)
         }
         Step::Write { path, offset, bytes, byte } => {
             let ino = resolve(path).await?;

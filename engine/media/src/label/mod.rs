@@ -35,12 +35,16 @@ pub enum LabelError {
         "the device holds {found}, and is left as it is; if that is not needed, erase it first (wipefs -a, or truncate -s 0 for a file)"
     )]
     Foreign { found: String },
-    #[error("the device holds no daosfs store: {found}")]
+    #[error("the device holds no daosfs store but {found}")]
     NoStore { found: String },
+    #[error("the device is empty")]
+    Empty,
+    #[error("the format of a daosfs store did not finish; format it again")]
+    Unfinished,
     #[error("the device holds a daosfs store already: {}", .0.0)]
     StoreExists(StoreId),
     #[error(
-        "the device holds a daosfs store of version {version}, newer than this program understands ({VERSION})"
+        "this store has version {version} of the label, and this program reads up to {VERSION}: use a newer one"
     )]
     Newer { version: u32 },
     #[error(
@@ -94,12 +98,11 @@ pub struct BadCopy {
 pub async fn read(device: &dyn Device) -> Result<Read, LabelError> {
     let copies = read_copies(device).await?;
     let Some((label, state, bad_copy)) = choose(&copies)? else {
-        let found = probe::name(device).await?.unwrap_or_else(|| "it is empty".into());
-        return Err(LabelError::NoStore { found });
+        let found = probe::name(device).await?;
+        return Err(found.map_or(LabelError::Empty, |found| LabelError::NoStore { found }));
     };
     if state == State::Formatting {
-        let found = "a format of it did not finish; format it again".into();
-        return Err(LabelError::NoStore { found });
+        return Err(LabelError::Unfinished);
     }
     if label.device_bytes > device.size() {
         return Err(LabelError::Shrunk { bytes: device.size(), formatted: label.device_bytes });
@@ -211,6 +214,14 @@ fn choose(copies: &[RawLabel; 2]) -> Result<Option<(Label, State, Option<u64>)>,
                 Some((one.0, one.1, Some(COPIES[1])))
             }
         }
+        // A newer program that was interrupted: the copy that it has not come to yet is not the store's any more. (One whose
+        // checksum is not right where ours is has a flipped bit in its version.)
+        (Verified::Newer(version), Verified::Good(_)) if copies[0].is_right() => {
+            return Err(LabelError::Newer { version });
+        }
+        (Verified::Good(_), Verified::Newer(version)) if copies[1].is_right() => {
+            return Err(LabelError::Newer { version });
+        }
         (Verified::Good(good), _) => Some((good.0, good.1, Some(COPIES[1]))),
         (_, Verified::Good(good)) => Some((good.0, good.1, Some(COPIES[0]))),
         (Verified::Newer(version), _) | (_, Verified::Newer(version)) => {
@@ -262,7 +273,7 @@ mod tests {
 
     async fn write_at(device: &dyn Device, address: u64, bytes: &[u8]) {
         let sector = address - address % 512;
-        let mut buffer = device.read(IoBuf::zeroed(4096), sector, How::Buffered).await.unwrap();
+        let mut buffer = device.read(IoBuf::zeroed(8192), sector, How::Buffered).await.unwrap();
         buffer[(address - sector) as usize..][..bytes.len()].copy_from_slice(bytes);
         device.write(buffer.into_bytes(), sector, How::Buffered).await.unwrap();
     }
@@ -271,7 +282,7 @@ mod tests {
     fn a_formatted_device_is_read_back_and_not_formatted_again() {
         sim::run(1, |_| async {
             let device = MemDevice::new(SIZE);
-            assert!(matches!(read(&*device).await, Err(LabelError::NoStore { .. })));
+            assert!(matches!(read(&*device).await, Err(LabelError::Empty)));
             let written = format(&*device).await.unwrap();
             let found = read(&*device).await.unwrap();
             assert_eq!(found.label, written);
@@ -327,7 +338,7 @@ mod tests {
                 let device: Rc<dyn Device> = device.survivor().await.unwrap();
                 match read(&*device).await {
                     Ok(_) => 1,
-                    Err(LabelError::NoStore { .. }) => {
+                    Err(LabelError::Empty | LabelError::Unfinished) => {
                         assert!(!finished);
                         format(&*device).await.unwrap();
                         0
@@ -356,8 +367,23 @@ mod tests {
             }
             let newer = read(&*device).await.unwrap_err();
             assert!(matches!(newer, LabelError::Newer { version: 9 }));
-            assert!(newer.to_string().contains("version 9, newer than this program understands"));
+            assert!(newer.to_string().contains("has version 9 of the label"), "{newer}");
+            assert!(newer.to_string().contains("reads up to 1: use a newer one"), "{newer}");
             assert!(matches!(format(&*device).await, Err(LabelError::Newer { version: 9 })));
+            // Of two copies a newer one counts, unless it is ours with a flipped bit.
+            for copy in [0, 1] {
+                write(&*device, &label, State::Ready).await.unwrap();
+                write_at(&*device, COPIES[copy] + 8, &9u32.to_le_bytes()).await;
+                assert_eq!(read(&*device).await.unwrap().bad_copy.unwrap().address, COPIES[copy]);
+                let mut bytes = label.encode(State::Ready, copy as u32);
+                bytes[8..12].copy_from_slice(&9u32.to_le_bytes());
+                bytes[12..16].fill(0);
+                let csum = daos_types::crc32c(&bytes);
+                bytes[12..16].copy_from_slice(&csum.0.to_le_bytes());
+                write_at(&*device, COPIES[copy], &bytes).await;
+                let newer = read(&*device).await.unwrap_err();
+                assert!(matches!(newer, LabelError::Newer { version: 9 }), "{newer}");
+            }
         });
     }
 

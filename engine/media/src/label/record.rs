@@ -137,8 +137,8 @@ impl RawLabel {
         if self.u32(AT_VERSION) > VERSION {
             return Verified::Newer(self.u32(AT_VERSION));
         }
-        let (expected, found) = self.sums();
-        if expected != found {
+        if !self.is_right() {
+            let (expected, found) = self.sums();
             return Verified::Damaged { expected, found };
         }
         match self.decode(copy) {
@@ -152,6 +152,11 @@ impl RawLabel {
         let mut bytes = self.0.clone();
         bytes[AT_CHECKSUM..AT_CHECKSUM + 4].fill(0);
         (Csum(self.u32(AT_CHECKSUM)), crc32c(&bytes[..]))
+    }
+
+    pub fn is_right(&self) -> bool {
+        let (expected, found) = self.sums();
+        expected == found
     }
 
     fn decode(&self, copy: u32) -> Result<(Label, State), &'static str> {

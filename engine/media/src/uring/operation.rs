@@ -101,6 +101,20 @@ impl Job {
     }
 }
 
+/// Answers to SYNC_FILE_RANGE that come before any page is looked at: the call is not there, not for this file, or not now. All
+/// others may be those of the pages' writes, ENOMEM too, and the kernel need not tell them again to the next flush.
+fn says_nothing_of_bytes(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::AGAIN
+            | Errno::NOSYS
+            | Errno::OPNOTSUPP
+            | Errno::INVAL
+            | Errno::SPIPE
+            | Errno::CANCELED
+    )
+}
+
 /// What is to be done after an answer of the kernel.
 pub(super) enum Step {
     Complete,
@@ -215,6 +229,10 @@ impl Operation {
                 self.complete(Ok(()));
                 Step::NoDiscard
             }
+            errno if matches!(self.kind, Kind::WriteOut(_)) && says_nothing_of_bytes(errno) => {
+                self.complete(Ok(()));
+                Step::Complete
+            }
             errno => {
                 self.complete(Err(errno.into()));
                 Step::Complete
@@ -300,6 +318,32 @@ mod tests {
             let (operation, io) = write(4096);
             assert!(matches!(operation.answer(0), Step::Complete));
             assert_eq!(io.await.unwrap_err().kind(), io::ErrorKind::WriteZero);
+        });
+    }
+
+    #[test]
+    fn what_could_not_be_written_out_yet_is_no_failed_write() {
+        sim::run(1, |_| async {
+            let write_out = |again| {
+                let (sender, io) = Io::in_flight();
+                let mut operation =
+                    Operation::new(Kind::WriteOut(sender), 0, 4096, Route::Buffered);
+                operation.again = again;
+                (operation, io)
+            };
+            let (operation, _io) = write_out(0);
+            assert!(matches!(operation.answer(-Errno::INTR.raw_os_error()), Step::Continue(_)));
+            let nothing = [Errno::AGAIN, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL];
+            for errno in nothing.into_iter().chain([Errno::SPIPE, Errno::CANCELED]) {
+                let (operation, io) = write_out(AGAIN_MAX);
+                assert!(matches!(operation.answer(-errno.raw_os_error()), Step::Complete));
+                io.await.unwrap();
+            }
+            for errno in [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::NOMEM, Errno::ROFS] {
+                let (operation, io) = write_out(0);
+                assert!(matches!(operation.answer(-errno.raw_os_error()), Step::Complete));
+                assert_eq!(io.await.unwrap_err().raw_os_error(), Some(errno.raw_os_error()));
+            }
         });
     }
 

@@ -21,9 +21,10 @@ pub(super) const SECTOR_BYTES: usize = 512;
 const MAGIC: u32 = u32::from_le_bytes(*b"dCKP");
 /// 2: containers may have a quota and attributes; 3: a clean end is told; 4: snapshots may have lost something. A store of an
 /// older version has none of that, and is read all the same.
-const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 4;
 const AT_CSUM: usize = 4;
 const AT_COVERED: usize = 8;
+const AT_VERSION: usize = 24;
 /// No counter gets this far: what says so is no header of ours, and counting on from it would begin again at zero.
 const COUNTERS_END: u64 = 1 << 63;
 /// Those of the numbers from byte 32 on that are counters; an epoch follows the clock, which may be anywhere.
@@ -64,7 +65,7 @@ impl Header {
         let mut bytes = vec![0; SLOT_BYTES];
         put_u32(&mut bytes, 0, MAGIC);
         put_store(&mut bytes, 8, self.store);
-        put_u32(&mut bytes, 24, VERSION);
+        put_u32(&mut bytes, AT_VERSION, VERSION);
         put_u32(&mut bytes, 28, self.tail_pred.0);
         for (index, value) in [
             self.generation,
@@ -93,7 +94,7 @@ impl Header {
         let valid = get_u32(bytes, 0) == MAGIC
             && get_u32(bytes, AT_CSUM) == csum.0
             && get_store(bytes, 8) == store
-            && (1..=VERSION).contains(&get_u32(bytes, 24))
+            && (1..=VERSION).contains(&get_u32(bytes, AT_VERSION))
             && COUNTERS.iter().all(|index| field(*index) < COUNTERS_END);
         let header = Self {
             store,
@@ -108,6 +109,17 @@ impl Header {
             clean: field(7) == 1,
         };
         (valid && header.tail_lsn.0 <= header.mark.0 + 1).then_some(header)
+    }
+
+    /// The version of a slot that a newer program has written, also if one bit of it was flipped since.
+    pub(super) fn newer_version(slot: &[u8]) -> Option<u32> {
+        let mut sector = slot[..SECTOR_BYTES].to_vec();
+        let (expected, found) = sums(slot);
+        let is_right = get_u32(slot, 0) == MAGIC && expected == found;
+        let version = (is_right || mend(&mut sector, MAGIC).is_some())
+            .then(|| get_u32(&sector, AT_VERSION))
+            .filter(|version| *version > VERSION)?;
+        Some(version)
     }
 
     /// What a slot holds, also if one bit of it was flipped: the older slot in its place would be an older store.
@@ -158,13 +170,14 @@ mod tests {
     fn older_versions_are_read_and_newer_ones_are_not() {
         let of_version = |version: u32| {
             let mut bytes = header(1).encode();
-            put_u32(&mut bytes, 24, version);
+            put_u32(&mut bytes, AT_VERSION, version);
             let csum = crc32c(&bytes[AT_COVERED..SECTOR_BYTES]);
             put_u32(&mut bytes, AT_CSUM, csum.0);
             Header::decode(&bytes, header(1).store)
         };
         assert_eq!(of_version(1), Some(header(1)));
         assert_eq!(of_version(VERSION + 1), None);
+        assert_eq!(Header::newer_version(&header(1).encode()), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod checkpoint;
 #[cfg(test)]
 mod crash_tests;
 mod data;
+mod flushes;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod header;

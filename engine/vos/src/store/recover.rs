@@ -78,6 +78,11 @@ pub enum OpenError {
         "the store can only be opened read-only: it uses features that this program may not change"
     )]
     ReadOnlyFeatures,
+    #[error(
+        "this store has version {version} of its structures, and this program reads up to {}: use a newer one",
+        header::VERSION
+    )]
+    Newer { version: u32 },
     #[error(transparent)]
     Engine(#[from] Error),
 }
@@ -147,13 +152,15 @@ impl Store {
             0,
             empty_state(store, &areas, &options),
         );
+        // Before anything is written: it may be a newer program's.
+        let header = newest_header(&inner).await?;
         if let Some(bad) = found.bad_copy {
             inner.found_at_open(Place::Label, bad.address, bad.expected, bad.found);
             if !options.read_only {
                 label::repair(&*inner.device, &found.label).await?;
             }
         }
-        recover(&inner).await?;
+        recover(&inner, header).await?;
         let store = Self { inner };
         if !options.read_only {
             store.inner.hold_grant().await?;
@@ -270,8 +277,7 @@ fn empty_state(store: StoreId, areas: &Areas, options: &OpenOptions) -> State {
     }
 }
 
-async fn recover(inner: &Rc<Inner>) -> Result<()> {
-    let header = newest_header(inner).await?;
+async fn recover(inner: &Rc<Inner>, header: Header) -> Result<()> {
     inner.generation.set(header.generation);
     let scan = scan(inner, &header).await?;
     settle(inner, &header, &scan);
@@ -289,9 +295,13 @@ async fn recover(inner: &Rc<Inner>) -> Result<()> {
     Ok(())
 }
 
-async fn newest_header(inner: &Inner) -> Result<Header> {
+async fn newest_header(inner: &Inner) -> Result<Header, OpenError> {
     let area = inner.areas.header;
     let slots = inner.read(area.start, 2 * SLOT_BYTES as u64, "the checkpoint header").await?;
+    // One is enough: the other slot is an older state of the store.
+    if let Some(version) = slots.chunks(SLOT_BYTES).find_map(Header::newer_version) {
+        return Err(OpenError::Newer { version });
+    }
     let mut found = Vec::new();
     for (index, slot) in slots.chunks(SLOT_BYTES).enumerate() {
         let address = area.start + (index * SLOT_BYTES) as u64;
@@ -309,7 +319,7 @@ async fn newest_header(inner: &Inner) -> Result<Header> {
     }
     let (expected, there) = header::sums(&slots);
     let newest = found.into_iter().max_by_key(|header| header.generation);
-    newest.ok_or_else(|| inner.damage(Place::Header, area.start, expected, there))
+    newest.ok_or_else(|| inner.damage(Place::Header, area.start, expected, there).into())
 }
 
 /// What the scan of the WAL found.

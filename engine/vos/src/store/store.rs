@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 
 use super::arena::{IdMap, Pin};
 use super::bucket;
+use super::flushes::Flushes;
 use super::space::{Claim, ENTRY_BYTES, Entry, GRANT_SEGMENTS};
 use super::state::State;
 use super::sync::Sync;
@@ -82,7 +83,7 @@ pub(super) struct Inner {
     pub(super) pins_max: usize,
     /// One write-back or checkpoint at a time.
     pub(super) cleaning: Semaphore,
-    flushing: Semaphore,
+    flushing: Flushes,
     granting: Semaphore,
     /// Blocks came free so often, and so many wait for that; reservations that are held.
     pub(super) frees: Cell<u64>,
@@ -483,7 +484,7 @@ impl Inner {
             pins: Semaphore::new(budget - UNPINNED),
             pins_max: pins_max(budget),
             cleaning: Semaphore::new(1),
-            flushing: Semaphore::new(1),
+            flushing: Flushes::default(),
             granting: Semaphore::new(1),
             frees: Cell::new(0),
             free_waiters: Cell::new(0),
@@ -917,16 +918,15 @@ impl Inner {
         self.progress.notify_all();
     }
 
-    /// Flushes the device, and notes what that made stable. One at a time, and none after one that failed: of several the device tells
-    /// only one (rule 5 of its contract).
+    /// Flushes the device, and notes what that made stable. One at a time (`flushes.rs`), and none after one that failed.
     pub(super) async fn flush(&self) -> Result<()> {
-        let _one = self.flushing.acquire(1).await;
+        let mut turn = self.flushing.turn(&self.handle).await;
         let (complete, seq) = {
             let state = self.state.borrow();
             state.check()?;
             (state.marks.complete, state.wal.written_seq())
         };
-        if let Err(error) = self.device.flush().await {
+        if let Err(error) = turn.flush(&*self.device).await {
             self.latch(&format!("flushing the device failed: {error}"));
         }
         let mut state = self.state.borrow_mut();

@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ::bytes::Bytes;
-use daos_media::{Device, FaultDevice, MemDevice};
+use daos_media::{Device, FaultDevice, How, IoBuf, MemDevice};
 use daos_types::{BLOCK_BYTES, Error, StoreId, TargetId};
 use daos_xstream::{Handle, sim};
 
@@ -28,6 +28,19 @@ pub(super) async fn format(device: &Rc<dyn Device>, handle: &Handle) {
 async fn fresh(handle: &Handle, sync: Sync) -> (Rc<dyn Device>, Store) {
     let device: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
     format(&device, handle).await;
+    let store = Store::open(device.clone(), handle.clone(), options(sync)).await.unwrap();
+    (device, store)
+}
+
+/// As `fresh`, over faults that the test aims.
+async fn faulty(handle: &Handle, seed: u64, sync: Sync) -> (Rc<FaultDevice>, Store) {
+    faulty_of(DEVICE_BYTES, handle, seed, sync).await
+}
+
+async fn faulty_of(bytes: u64, handle: &Handle, seed: u64, sync: Sync) -> (Rc<FaultDevice>, Store) {
+    let inner: Rc<dyn Device> = MemDevice::new(bytes);
+    format(&inner, handle).await;
+    let device = FaultDevice::new(inner, handle.clone(), seed);
     let store = Store::open(device.clone(), handle.clone(), options(sync)).await.unwrap();
     (device, store)
 }
@@ -176,12 +189,8 @@ fn more_buckets_than_memory_are_evicted_and_come_back() {
 #[test]
 fn data_is_read_from_its_buffer_then_from_the_device_and_verified() {
     sim::run(4, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
+        let (device, store) = faulty(&handle, 4, Sync::Always).await;
         device.set_latency_max(Duration::from_millis(2));
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Always)).await.unwrap();
         let reservation = store.reserve(3, TxOptions::default()).await.unwrap();
         let run = reservation.runs()[0];
         assert_eq!(run.blocks, 3);
@@ -213,11 +222,7 @@ fn data_is_read_from_its_buffer_then_from_the_device_and_verified() {
 #[test]
 fn a_cancelled_reservation_comes_back_after_its_write_completed() {
     sim::run(5, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty(&handle, 4, Sync::Posix).await;
         let free = store.space().free_blocks;
         device.set_latency_max(Duration::from_millis(2));
         let reservation = store.reserve(2, TxOptions::default()).await.unwrap();
@@ -272,11 +277,7 @@ fn space_fills_to_no_space_and_deletes_make_it_usable_again() {
 #[test]
 fn a_device_that_fails_a_write_latches_the_store() {
     sim::run(7, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty(&handle, 4, Sync::Posix).await;
         let root = store.root();
         let before = put(&store, root, 64, b"before").await;
         store.acknowledged(before).await.unwrap();
@@ -297,11 +298,7 @@ fn a_device_that_fails_a_write_latches_the_store() {
 fn a_flush_that_fails_beside_another_one_acknowledges_nothing() {
     for seed in 0..80 {
         sim::run(seed, move |handle| async move {
-            let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-            format(&inner, &handle).await;
-            let device = FaultDevice::new(inner, handle.clone(), seed);
-            let store =
-                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+            let (device, store) = faulty(&handle, seed, Sync::Posix).await;
             let root = store.root();
             device.set_latency_max(Duration::from_millis(2));
             device.aim(daos_media::Kind::Flush, 1 + seed % 20, daos_media::Fault::Fail(libc_eio()));
@@ -376,11 +373,7 @@ fn the_wal_goes_around_many_times() {
 #[test]
 fn a_full_host_is_no_space_and_no_latch() {
     sim::run(9, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(160 << 20);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty_of(160 << 20, &handle, 4, Sync::Posix).await;
         for nth in 1..100 {
             device.aim(daos_media::Kind::Allocate, nth, daos_media::Fault::Fail(28));
         }
@@ -410,12 +403,8 @@ fn a_full_host_is_no_space_and_no_latch() {
 fn a_stop_lets_nothing_write_after_it() {
     for seed in 0..40 {
         sim::run(seed, move |handle| async move {
-            let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-            format(&inner, &handle).await;
             // It panics when writes overlap.
-            let device = FaultDevice::new(inner, handle.clone(), seed);
-            let store =
-                Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+            let (device, store) = faulty(&handle, seed, Sync::Posix).await;
             device.set_latency_max(Duration::from_micros(50));
             let root = store.root();
             put(&store, root, 64, b"kept").await;
@@ -562,11 +551,8 @@ fn cpu_ns() -> u64 {
 #[test]
 fn a_fixed_bucket_that_was_put_right_is_written_again() {
     sim::run(13, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
+        let (device, store) = faulty(&handle, 13, Sync::Posix).await;
         let open = || Store::open(device.clone(), handle.clone(), options(Sync::Posix));
-        let store = open().await.unwrap();
         let root = store.root();
         store.stop().await.unwrap();
         for bucket in [root, BucketId(root.0 - 1)] {
@@ -599,11 +585,7 @@ fn a_fixed_bucket_that_was_put_right_is_written_again() {
 #[test]
 fn cancelled_blocks_that_are_still_being_written_are_worth_waiting_for() {
     sim::run(14, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(DEVICE_BYTES);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty(&handle, 4, Sync::Posix).await;
         assert!(!store.wait_for_frees(store.frees()).await.unwrap());
         device.set_latency_max(Duration::from_millis(2));
         let reservation = store.reserve(2, TxOptions::default()).await.unwrap();
@@ -619,11 +601,7 @@ fn cancelled_blocks_that_are_still_being_written_are_worth_waiting_for() {
 #[test]
 fn an_opening_returns_space_in_pieces() {
     sim::run(15, |handle| async move {
-        let inner: Rc<dyn Device> = MemDevice::new(900 << 20);
-        format(&inner, &handle).await;
-        let device = FaultDevice::new(inner, handle.clone(), 4);
-        let store =
-            Store::open(device.clone(), handle.clone(), options(Sync::Posix)).await.unwrap();
+        let (device, store) = faulty_of(900 << 20, &handle, 4, Sync::Posix).await;
         handle.sleep(Duration::from_secs(1)).await;
         let discarded = counter(&store, "bytes_discarded");
         assert!(
@@ -650,4 +628,64 @@ fn mending_that_is_dropped_half_way_is_not_under_way_any_more() {
         store.mend_fixed_places().await.unwrap();
         assert!(store.inner.mended.borrow().is_empty());
     });
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_told_by_number_and_left_as_it_is() {
+    const HEADERS: u64 = 8192;
+    for slot in 0..2 {
+        sim::run(slot, move |handle| async move {
+            let (device, store) = fresh(&handle, Sync::Posix).await;
+            put(&store, store.root(), 64, b"kept").await;
+            store.stop().await.unwrap();
+            // One slot is enough, also with a flipped bit: the other is of before the newer program came.
+            let at = HEADERS + slot * 4096;
+            let mut image = device.read(IoBuf::zeroed(512), at, How::Buffered).await.unwrap();
+            image[24..28].copy_from_slice(&(header::VERSION + 3).to_le_bytes());
+            let csum = daos_types::crc32c(&image[8..]);
+            image[4..8].copy_from_slice(&csum.0.to_le_bytes());
+            image[100] ^= u8::from(slot == 1);
+            device.write(image.into_bytes(), at, How::Buffered).await.unwrap();
+            // A copy of the label would be put right, were it not for that.
+            device.write(vec![0; 512].into(), 0, How::Buffered).await.unwrap();
+
+            let whole = || device.read(IoBuf::zeroed(DEVICE_BYTES as usize), 0, How::Buffered);
+            let before = whole().await.unwrap();
+            for read_only in [false, true] {
+                let options = OpenOptions { read_only, ..options(Sync::Posix) };
+                let refused = Store::open(device.clone(), handle.clone(), options).await;
+                let refused = refused.err().unwrap().to_string();
+                let versions = (header::VERSION + 3, header::VERSION);
+                let text = format!(
+                    "version {} of its structures, and this program reads up to {}: use a newer one",
+                    versions.0, versions.1
+                );
+                assert!(refused.contains(&text), "{refused}");
+            }
+            assert!(*whole().await.unwrap() == *before, "something was written");
+        });
+    }
+}
+
+#[test]
+fn a_flush_that_is_dropped_keeps_its_turn_and_its_failure() {
+    for seed in 0..20 {
+        sim::run(seed, move |handle| async move {
+            let (device, store) = faulty(&handle, seed, Sync::Posix).await;
+            let root = store.root();
+            let lsn = put(&store, root, 64, b"written").await;
+            store.acknowledged(lsn).await.unwrap();
+            device.set_latency_max(Duration::from_millis(2));
+            let before = device.counts().flushes;
+            device.aim(daos_media::Kind::Flush, 1, daos_media::Fault::Fail(libc_eio()));
+            let mut dropped = Box::pin(store.inner.flush());
+            let mut context = Context::from_waker(Waker::noop());
+            let pending = dropped.as_mut().poll(&mut context).is_pending();
+            drop(dropped);
+            // Whatever it lost is not stable, and the next one does not say so.
+            let next = store.inner.flush().await;
+            assert!(matches!(next, Err(Error::Latched { .. })), "{next:?}, pending: {pending}");
+            assert_eq!(device.counts().flushes, before + 1, "none after it");
+        });
+    }
 }

@@ -218,7 +218,7 @@ impl Pair {
             _ => ("rename", RenameFlags::default()),
         };
         let (from, to) = (self.ino(parent), self.ino(new_parent));
-        let ours = self.dfs.rename(from, name, to, new_name, flags).await;
+        let ours = self.dfs.rename(from, name, to, new_name, flags).await.map(drop);
         let (from, to) = ((parent, name), (new_parent, new_name));
         let theirs = self.tree.rename(from, to, flags.no_replace, flags.exchange);
         self.same(call, &ours, &theirs);
