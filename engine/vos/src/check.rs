@@ -267,16 +267,36 @@ impl<'v> Audit<'v> {
 
     async fn walk_objects(&mut self, table: Tree) -> Result<()> {
         let (mut trees, mut doomed) = (Vec::new(), Vec::new());
+        // The spread object whose pairs the walk is in.
+        let mut spread: Option<(ObjectWalk, u64)> = None;
         self.walk(table, "object table", &mut |audit, (key, value)| {
-            let (Some(key), Some(record)) =
-                (ObjectKey::from_bytes(&key), ObjectRecord::parse(&value))
-            else {
+            let Some((key, rest)) = ObjectKey::split(&key) else {
                 audit.find_unread(format!("object table: strange pair under {key:02x?}"));
                 return Ok(());
             };
-            audit.report.objects += 1;
             // Objects of a destroyed container are being taken apart.
             let is_whole = audit.containers.contains_key(&key.container());
+            if !rest.is_empty() {
+                match &mut spread {
+                    _ if !is_whole => {
+                        audit.own_record("destroyed container", &value, Kind::Reclaim);
+                    }
+                    Some((walk, _)) if walk.key == key => {
+                        audit.visit(walk, (rest.to_vec(), value));
+                    }
+                    _ => audit.find_orphan(key, &value),
+                }
+                return Ok(());
+            }
+            audit.end_spread(spread.take());
+            let Some(record) = ObjectRecord::parse(&value) else {
+                audit.find_unread(format!(
+                    "object table: strange pair under {:02x?}",
+                    key.as_bytes()
+                ));
+                return Ok(());
+            };
+            audit.report.objects += 1;
             match record.body {
                 ObjectBody::Tree(tree) if !is_whole => doomed.push(tree),
                 ObjectBody::Flat(run) if !is_whole => {
@@ -284,7 +304,11 @@ impl<'v> Audit<'v> {
                         audit.own_record("destroyed container", &value, Kind::Reclaim);
                     }
                 }
+                ObjectBody::Spread if !is_whole => {}
                 ObjectBody::Tree(tree) => trees.push((key, record.header.stored_bytes, tree)),
+                ObjectBody::Spread => {
+                    spread = Some((ObjectWalk::new(key), record.header.stored_bytes));
+                }
                 ObjectBody::Flat(run) => {
                     if let Err(why) = flat::verify(run) {
                         audit.find_unread(format!("object {}: {why}", key.oid()));
@@ -300,6 +324,7 @@ impl<'v> Audit<'v> {
             Ok(())
         })
         .await?;
+        self.end_spread(spread);
         self.owner = Owner::Detached;
         for tree in doomed {
             self.walk_hidden(tree, "destroyed container", Kind::Reclaim).await?;
@@ -318,6 +343,22 @@ impl<'v> Audit<'v> {
             self.end_object(walk, key, stored_bytes);
         }
         Ok(())
+    }
+
+    /// A pair in the object table whose object is not there, or is not spread.
+    fn find_orphan(&mut self, key: ObjectKey, value: &[u8]) {
+        self.own_record("object table", value, Kind::Newest);
+        if self.mendable.orphans.last() != Some(&key) {
+            self.mendable.orphans.push(key);
+            self.find(format!("object {}: it has pairs, but its record is lost", key.oid()));
+        }
+    }
+
+    fn end_spread(&mut self, spread: Option<(ObjectWalk, u64)>) {
+        if let Some((walk, stored_bytes)) = spread {
+            let key = walk.key;
+            self.end_object(walk, key, stored_bytes);
+        }
     }
 
     async fn walk_reclaim(&mut self, tree: Tree) -> Result<()> {

@@ -19,7 +19,7 @@ use crate::ground::{Ground, Places, STRANGE};
 use crate::history::{ObjectPrefix, encode_state, hidden};
 use crate::key::DkeyHash;
 use crate::kv::{Kv, KvMut, Pair};
-use crate::object::{Detached, Object, ObjectHeader, Taken};
+use crate::object::{Detached, Keys, Large, Object, ObjectHeader, Taken};
 use crate::pages::Abort;
 use crate::prepare::Prepared;
 use crate::reclaim::Contents;
@@ -69,7 +69,7 @@ pub(crate) struct Commit<'t, 'a> {
     stale: &'t Cell<bool>,
     changed: SmallVec<[Changed; 4]>,
     places: Places,
-    trees: RefCell<SmallVec<[(ObjectId, Tree); 4]>>,
+    large: RefCell<SmallVec<[(ObjectId, Large); 4]>>,
     objects: i64,
     stored_bytes: i64,
     freed: Vec<Run>,
@@ -101,7 +101,7 @@ impl<'t, 'a> Commit<'t, 'a> {
             stale,
             changed: SmallVec::new(),
             places: Places::default(),
-            trees: RefCell::default(),
+            large: RefCell::default(),
             objects: 0,
             stored_bytes: 0,
             freed: Vec::new(),
@@ -154,10 +154,18 @@ impl<'t, 'a> Commit<'t, 'a> {
         if over && self.claim == Claim::Grow { Err(Error::Quota.into()) } else { Ok(()) }
     }
 
-    /// The tree of an object that is known to be one: it stays one, with the same root.
-    fn tree_of(&self, object: ObjectId) -> Option<Tree> {
-        let trees = self.trees.borrow();
-        trees.iter().find(|(of, _)| *of == object).map(|(_, tree)| *tree)
+    /// The form of an object that is known to be large: it keeps it, a tree with the same root.
+    fn large(&self, object: ObjectId) -> Option<Large> {
+        let large = self.large.borrow();
+        large.iter().find(|(of, _)| *of == object).map(|(_, large)| *large)
+    }
+
+    /// Notes trees of pairs of an object that were hidden now.
+    fn hide_trees(&mut self, object: ObjectId, trees: &[Tree], keys: Keys) -> Result<(), Abort> {
+        let prefix = ObjectPrefix::new(object, SHARD);
+        trees.iter().try_for_each(|tree| {
+            self.put_history(&prefix.tree_key(self.moment.epoch, *tree, keys), b"")
+        })
     }
 
     fn object(&self, object: ObjectId) -> Object {
@@ -260,18 +268,18 @@ impl Ground for Commit<'_, '_> {
     }
 
     fn kv(&self, object: ObjectId) -> Result<Box<dyn Kv + '_>, Abort> {
-        if let Some(tree) = self.tree_of(object) {
-            return Ok(Box::new(tree.view(&*self.tx)));
+        if let Some(large) = self.large(object) {
+            return Ok(Box::new(self.object(object).view_large(&*self.tx, large)));
         }
         let view = self.object(object).view(&*self.tx)?;
-        if let Some(tree) = view.tree() {
-            self.trees.borrow_mut().push((object, tree));
+        if let Some(large) = view.large() {
+            self.large.borrow_mut().push((object, large));
         }
         Ok(Box::new(view))
     }
 
     fn has_record(&self, object: ObjectId) -> Result<bool, Abort> {
-        Ok(self.tree_of(object).is_some() || self.object(object).header(&*self.tx)?.is_some())
+        Ok(self.large(object).is_some() || self.object(object).header(&*self.tx)?.is_some())
     }
 
     fn apply(&mut self, object: ObjectId, edit: Edit) -> Result<(), Abort> {
@@ -280,9 +288,10 @@ impl Ground for Commit<'_, '_> {
             self.keep_state(object)?;
             self.objects += 1;
         }
-        match self.tree_of(object) {
-            Some(tree) => carry_out(&mut tree.edit(self.tx), &edit)?,
-            None => carry_out(&mut self.object(object).edit(self.tx), &edit)?,
+        let map = self.object(object);
+        match self.large(object) {
+            Some(large) => carry_out(&mut map.edit_large(self.tx, large), &edit)?,
+            None => carry_out(&mut map.edit(self.tx), &edit)?,
         }
         for (key, record) in edit.hidden {
             self.hide(object, &key, record)?;
@@ -303,17 +312,14 @@ impl Ground for Commit<'_, '_> {
 
     fn remove_object(&mut self, object: ObjectId) -> Result<(), Abort> {
         self.places.forget(object);
-        self.trees.get_mut().retain(|(of, _)| *of != object);
+        self.large.get_mut().retain(|(of, _)| *of != object);
         self.keep_state(object)?;
         let there = self.object(object);
         let header = if self.has_snapshots() {
             let Some((header, taken)) = there.take(self.tx)? else { return Ok(()) };
             match taken {
                 Taken::Pairs(pairs) => self.hide_pairs(object, pairs)?,
-                Taken::Tree(tree) => {
-                    let prefix = ObjectPrefix::new(object, SHARD);
-                    self.put_history(&prefix.tree_key(self.moment.epoch, tree), b"")?;
-                }
+                Taken::Trees(trees, keys) => self.hide_trees(object, &trees, keys)?,
             }
             header
         } else {
@@ -341,10 +347,8 @@ impl Ground for Commit<'_, '_> {
         let counted = self.prepared.counted(index).ok_or_else(|| self.stale())?;
         let there = self.object(object);
         if self.has_snapshots() {
-            let prefix = ObjectPrefix::new(object, SHARD);
-            for tree in there.detach_trees(self.tx, from, to)? {
-                self.put_history(&prefix.tree_key(self.moment.epoch, tree), b"")?;
-            }
+            let (trees, keys) = there.detach_trees(self.tx, from, to)?;
+            self.hide_trees(object, &trees, keys)?;
         } else {
             self.detached = true;
             there.detach_range(self.tx, self.roots.reclaim, from, to)?;

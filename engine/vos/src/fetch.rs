@@ -11,6 +11,7 @@ use crate::ground::STRANGE;
 use crate::history::{AtSnapshot, ObjectPrefix, decode_state};
 use crate::kv::{Kv, MapKv};
 use crate::newest::Newest;
+use crate::object::{Keys, ObjectKey, SpreadPairs};
 use crate::pages::Abort;
 use crate::pieces::Piece;
 use crate::plan::Objects;
@@ -163,8 +164,14 @@ impl Vos {
             None => newest.state(object)?.map(|state| ObjectState { stored_bytes: 0, ..state }),
         };
         let mut maps = vec![newest.kv(object)?];
-        for tree in prefix.trees_after(history, epoch)? {
-            maps.push(Box::new(tree.view(pages)));
+        for (tree, keys) in prefix.trees_after(history, epoch)? {
+            maps.push(match keys {
+                Keys::Own => Box::new(tree.view(pages)),
+                Keys::Whole => {
+                    let key = ObjectKey::new(container, object, SHARD);
+                    Box::new(SpreadPairs { tree, key }.view(pages))
+                }
+            });
         }
         let kv = AtSnapshot { newest: maps, history, object: prefix, epoch };
         with(&ObjectAt { object, hash, kv: &kv, state })

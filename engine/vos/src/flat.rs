@@ -5,7 +5,8 @@
 //!
 //! # Invariants
 //! 1. Keys increase; `shared` is exactly what a key has in common with the one before, 0 for the first.
-//! 2. What a run would take in a leaf of its own, keys whole, is at most [`EXPANDED_MAX`]: it becomes a tree of one bucket.
+//! 2. What a run would take in a leaf of its own, keys whole, is at most [`EXPANDED_MAX`]: it is spread in one transaction, or was
+//!    made a tree of one bucket.
 //!
 //! # On disk
 //! ```text

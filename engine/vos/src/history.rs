@@ -6,6 +6,7 @@
 //! object id (16) shard (4) 00 end (8)                    -> the object's record as it was until `end`
 //! object id (16) shard (4) 01 object key  epoch (8)      -> end (8, little-endian), record as of record.rs
 //! object id (16) shard (4) 02 end (8)  tree (4)          -> nothing: a tree of records that were hidden together
+//! object id (16) shard (4) 03 end (8)  tree (4)          -> the same, its keys as the object table has them
 //! ```
 //! All numbers in keys are big-endian. FORMAT.md, "History".
 //!
@@ -21,12 +22,14 @@ use daos_types::{Epoch, ObjectId};
 use crate::btree::Tree;
 use crate::draft::Walk;
 use crate::kv::{Kv, Pair, Seek, Visit, after_prefix};
+use crate::object::Keys;
 use crate::pages::{Abort, BucketId};
 use crate::record::epoch_of;
 
 const OBJECT: u8 = 0;
 const RECORD: u8 = 1;
 const TREE: u8 = 2;
+const WHOLE_TREE: u8 = 3;
 /// Versions that a snapshot does not see, one after the other, before it is worth a search for the one that it sees.
 const VERSIONS_PASSED: u32 = 4;
 
@@ -53,22 +56,25 @@ impl ObjectPrefix {
     }
 
     /// The key of a tree of records that were hidden together.
-    pub fn tree_key(&self, end: Epoch, tree: Tree) -> Vec<u8> {
-        [&self.0[..], &[TREE], &end.0.to_be_bytes(), &tree.root.0.to_be_bytes()].concat()
+    pub fn tree_key(&self, end: Epoch, tree: Tree, keys: Keys) -> Vec<u8> {
+        let kind = if keys == Keys::Own { TREE } else { WHOLE_TREE };
+        [&self.0[..], &[kind], &end.0.to_be_bytes(), &tree.root.0.to_be_bytes()].concat()
     }
 
     /// The trees of records that were hidden after `epoch`.
-    pub fn trees_after(&self, history: &dyn Kv, epoch: Epoch) -> Result<Vec<Tree>, Abort> {
-        let prefix = [&self.0[..], &[TREE]].concat();
-        let from = [prefix.as_slice(), &(epoch.0 + 1).to_be_bytes()].concat();
+    pub fn trees_after(&self, history: &dyn Kv, epoch: Epoch) -> Result<Vec<(Tree, Keys)>, Abort> {
         let mut trees = Vec::new();
-        history.scan(&from, &mut |key, _| match parse(key) {
-            Some(HistoryKey::Tree { tree, .. }) if key.starts_with(&prefix) => {
-                trees.push(tree);
-                ControlFlow::Continue(())
-            }
-            _ => ControlFlow::Break(()),
-        })?;
+        for kind in [TREE, WHOLE_TREE] {
+            let prefix = [&self.0[..], &[kind]].concat();
+            let from = [prefix.as_slice(), &(epoch.0 + 1).to_be_bytes()].concat();
+            history.scan(&from, &mut |key, _| match parse(key) {
+                Some(HistoryKey::Tree { tree, keys, .. }) if key.starts_with(&prefix) => {
+                    trees.push((tree, keys));
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(()),
+            })?;
+        }
         Ok(trees)
     }
 
@@ -95,18 +101,19 @@ impl ObjectPrefix {
 pub(crate) enum HistoryKey<'a> {
     State { object: [u8; 20], end: Epoch },
     Record { object: [u8; 20], key: &'a [u8], epoch: Epoch },
-    Tree { object: [u8; 20], end: Epoch, tree: Tree },
+    Tree { object: [u8; 20], end: Epoch, tree: Tree, keys: Keys },
 }
 
 pub(crate) fn parse(key: &[u8]) -> Option<HistoryKey<'_>> {
     let (object, rest) = key.split_first_chunk::<20>()?;
     let (&kind, rest) = rest.split_first()?;
-    if kind == TREE {
+    if kind == TREE || kind == WHOLE_TREE {
+        let keys = if kind == TREE { Keys::Own } else { Keys::Whole };
         let (end, root) = rest.split_first_chunk::<8>()?;
         let root = u32::from_be_bytes(root.try_into().ok()?);
         let tree = Tree { root: BucketId(root) };
         let end = Epoch(u64::from_be_bytes(*end));
-        return Some(HistoryKey::Tree { object: *object, end, tree });
+        return Some(HistoryKey::Tree { object: *object, end, tree, keys });
     }
     let (key, epoch) = rest.split_last_chunk::<8>()?;
     let epoch = Epoch(u64::from_be_bytes(*epoch));

@@ -14,6 +14,8 @@ use crate::pages::Abort;
 
 /// Longest key of a map, in bytes: two keys of the object model and what composes them.
 pub const KEY_MAX: usize = 1200;
+/// Longest key in a tree: what is before the key of an object's pair in the object table comes on top.
+pub const TREE_KEY_MAX: usize = KEY_MAX + 22;
 /// Longest value of a map, in bytes. Longer single values go to blocks.
 pub const VALUE_MAX: usize = 4096;
 

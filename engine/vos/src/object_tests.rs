@@ -8,7 +8,7 @@ use crate::btree::{Reached, Tree, TreeCheck, TreeCounts};
 use crate::flat;
 use crate::kv::{Kv, KvMut, MapKv, Pair};
 use crate::kv_model::{Mix, change, pairs_of, rerun_with_faults};
-use crate::object::{Body, Detached, Object, ObjectHeader, ObjectTable, Record};
+use crate::object::{Body, Detached, Object, ObjectHeader, ObjectKey, ObjectTable, Record};
 use crate::pages::{Abort, PagesMut};
 use crate::reclaim::{Contents, Reclaim};
 use crate::testing::{MemoryPages, Random};
@@ -27,20 +27,39 @@ fn store() -> (MemoryPages, ObjectTable, Reclaim) {
     (pages, table, reclaim)
 }
 
-fn is_flat(pages: &MemoryPages, object: Object, table: ObjectTable) -> bool {
+/// Flat, tree or spread, as the record says.
+fn form(pages: &MemoryPages, object: Object, table: ObjectTable) -> usize {
     let record = table.tree.value(pages, object.key().as_bytes()).unwrap().unwrap();
-    matches!(Record::parse(record).unwrap().body, Body::Flat(_))
+    match Record::parse(record).unwrap().body {
+        Body::Flat(_) => 0,
+        Body::Tree(_) => 1,
+        Body::Spread => 2,
+    }
+}
+
+fn is_flat(pages: &MemoryPages, object: Object, table: ObjectTable) -> bool {
+    form(pages, object, table) == 0
 }
 
 /// Every bucket is reached once from the table and the objects' trees (the reclaim list being empty).
 fn check(pages: &MemoryPages, table: ObjectTable, reclaim: Reclaim) -> TreeCounts {
     let mut reached = Reached::default();
     let mut trees = vec![reclaim.tree];
+    let mut spread = None;
     let mut counts = TreeCheck::new(table.tree, "objects");
     counts
-        .run(pages, &mut reached, &mut |_, value| match Record::parse(value).unwrap().body {
-            Body::Flat(run) => flat::verify(run).unwrap(),
-            Body::Tree(tree) => trees.push(tree),
+        .run(pages, &mut reached, &mut |key, value| {
+            let (key, rest) = ObjectKey::split(key).unwrap();
+            if !rest.is_empty() {
+                assert_eq!(spread, Some(key), "its record is before it");
+                return;
+            }
+            spread = None;
+            match Record::parse(value).unwrap().body {
+                Body::Flat(run) => flat::verify(run).unwrap(),
+                Body::Tree(tree) => trees.push(tree),
+                Body::Spread => spread = Some(key),
+            }
         })
         .unwrap();
     let mut findings = counts.findings;
@@ -56,7 +75,7 @@ fn check(pages: &MemoryPages, table: ObjectTable, reclaim: Reclaim) -> TreeCount
 
 #[test]
 fn objects_equal_maps_over_random_changes() {
-    let (mut flats, mut trees) = (0, 0);
+    let mut forms = [0; 3];
     for seed in 0..10 {
         eprintln!("seed {seed}");
         let mut random = Random::new(seed);
@@ -80,7 +99,10 @@ fn objects_equal_maps_over_random_changes() {
                 let model = models.entry(lo).or_default();
                 change(&mut random, mix, &mut object.edit(&mut pages), model).unwrap();
                 assert_eq!(pairs_of(&object.view(&pages).unwrap()), pairs_of(model));
-                if is_flat(&pages, object, table) { flats += 1 } else { trees += 1 }
+                forms[form(&pages, object, table)] += 1;
+                if lo % 3 == 0 && random.below(9) == 0 {
+                    object.make_tree(&mut pages).unwrap();
+                }
             } else {
                 assert_eq!(pairs_of(&object.view(&pages).unwrap()), []);
                 assert_eq!(object.header(&pages).unwrap(), None);
@@ -96,7 +118,7 @@ fn objects_equal_maps_over_random_changes() {
         assert_eq!(found.len(), models.values().map(BTreeMap::len).sum::<usize>());
         assert_eq!(check(&pages, table, reclaim).pairs, 0);
     }
-    assert!(flats > 1000 && trees > 1000, "{flats} flat, {trees} trees");
+    assert!(forms.iter().all(|seen| *seen > 1000), "flat, tree, spread: {forms:?}");
 }
 
 /// What was detached at once, and all that the reclaim list gives.
@@ -115,6 +137,12 @@ fn drain(
         assert!(reclaimed.pairs.len() <= max);
         assert_eq!(reclaimed.contents, Contents::Object);
         found.extend(reclaimed.pairs);
+    }
+    // Those of a spread object have its key before their own.
+    for (key, _) in &mut found {
+        if key.starts_with(&CONTAINER.0.to_be_bytes()) {
+            key.drain(..22);
+        }
     }
     found.sort();
     found
@@ -195,7 +223,8 @@ fn a_long_object_is_truncated_at_once() {
     let before = pages.redo_bytes;
     let from = 1000_u64.to_be_bytes();
     object.detach_range(&mut pages, reclaim, &from, None).unwrap();
-    assert!(pages.redo_bytes - before < 16_000, "{}", pages.redo_bytes - before);
+    // What the leaves at both ends have of it is written again.
+    assert!(pages.redo_bytes - before < 32_000, "{}", pages.redo_bytes - before);
     assert_eq!(pairs_of(&object.view(&pages).unwrap()).len(), 1000);
     let removed = drain(&mut pages, table, reclaim, 100, Detached::Absent);
     assert_eq!(removed.len(), 29_000);
@@ -246,9 +275,13 @@ fn small_files_and_their_entries_stay_within_their_budget() {
         file.set_header(&mut pages, header).unwrap();
         redo_bytes += pages.redo_bytes - before;
     }
-    let objects = check(&pages, table, reclaim);
-    let per_object = objects.buckets * 16384 / FILES;
-    let both = pages.live().count() as u64 * 16384 / FILES;
+    check(&pages, table, reclaim);
+    // The files alone: what their pairs are in the table without the directory's.
+    let whole = pages.live().count() as u64;
+    directory.detach(&mut pages, reclaim, 0).unwrap();
+    drain(&mut pages, table, reclaim, 50, Detached::Absent);
+    let per_object = pages.live().count() as u64 * 16384 / FILES;
+    let both = whole * 16384 / FILES;
     eprintln!(
         "{per_object} bytes per object, {both} with its entry, {} of redo",
         redo_bytes / FILES as usize
@@ -258,6 +291,70 @@ fn small_files_and_their_entries_stay_within_their_budget() {
     assert!(redo_bytes / (FILES as usize) <= 1200, "{}", redo_bytes / FILES as usize);
 }
 
+/// Bytes of a file of 4 KiB with its entry and its part of the directory, in directories of so many, of which so many are filled
+/// at the same time.
+fn bytes_per_file(files_per_directory: u64, at_once: u64) -> u64 {
+    const FILES: u64 = 6000;
+    let (mut pages, table, reclaim) = store();
+    // Another container is behind this one.
+    table.object(ContainerId(CONTAINER.0 + 1), oid(0), 0).create(&mut pages).unwrap();
+    let mut random = Random::new(files_per_directory);
+    let root = table.object(CONTAINER, oid(0), 0);
+    let enter = |pages: &mut MemoryPages, directory: Object, random: &mut Random, name: &str| {
+        let order = (random.next() >> 1).to_be_bytes();
+        let mut entries = directory.edit(pages);
+        entries.put(&[&order[..], &[0]].concat(), &record(name.len())).unwrap();
+        let inode = [&order[..], &[1, 0, 9], b"DFS_INODE", &[0]].concat();
+        entries.put(&inode, &record(160)).unwrap();
+        let header =
+            ObjectHeader { data_epoch: Epoch(random.next()), stored_bytes: random.below(1 << 40) };
+        directory.set_header(pages, header).unwrap();
+    };
+    let (group, mut log_max) = (files_per_directory * at_once, 0);
+    let files = FILES / group * group;
+    for number in 0..files {
+        let before = pages.redo_bytes;
+        let parent = number / group * at_once + number % at_once + 1;
+        let directory = table.object(CONTAINER, oid(parent), 0);
+        if number % group < at_once {
+            enter(&mut pages, root, &mut random, &format!("directory-{parent:05}"));
+        }
+        let name = format!("file-{number:05}");
+        enter(&mut pages, directory, &mut random, &name);
+        // The file: a back pointer, then one block.
+        let id = ObjectId::new(ObjectType::ArrayByte, ObjectClass::S1, 0, number);
+        let file = table.object(CONTAINER, id, 0);
+        let back = [&0_u64.to_be_bytes()[..], &[1, 0, 1], b"p", &[0]].concat();
+        file.edit(&mut pages).put(&back, &record(8 + name.len())).unwrap();
+        let chunk = &1_u64.to_be_bytes();
+        let extent = [&chunk[..], &[1, 0, 1], b"0", &[1], &[0; 8]].concat();
+        file.edit(&mut pages).put(&extent, &record(4 + 6 + 4)).unwrap();
+        let header = ObjectHeader { data_epoch: Epoch(number), stored_bytes: 4096 };
+        file.set_header(&mut pages, header).unwrap();
+        log_max = log_max.max(pages.redo_bytes - before);
+    }
+    // All of it can be one transaction, whose record has at most 128 KiB.
+    assert!(log_max <= 64 << 10, "{log_max} bytes of log");
+    let fill = check(&pages, table, reclaim).fill_percent();
+    let log = pages.redo_bytes as u64 / files;
+    eprintln!(
+        "{files_per_directory} files, {at_once} at once: {log} bytes of log, at most {log_max}, {fill} % full"
+    );
+    pages.live().count() as u64 * 16384 / files
+}
+
+#[test]
+fn files_stay_within_their_budget_however_many_a_directory_has() {
+    let sizes = [8, 12, 16, 20, 24, 32, 40, 50, 64, 75, 100, 128, 200, 300, 500, 1000];
+    for at_once in [1, 3] {
+        let bytes = sizes.map(|size| (size, bytes_per_file(size, at_once)));
+        eprintln!("{at_once} at once: {bytes:?}");
+        for (size, bytes) in bytes {
+            assert!(bytes <= 450, "{bytes} bytes with {size} files per directory");
+        }
+    }
+}
+
 #[test]
 fn oversized_pairs_are_refused_before_anything_changes() {
     let (mut pages, table, reclaim) = store();
@@ -265,7 +362,7 @@ fn oversized_pairs_are_refused_before_anything_changes() {
     let refused = object.edit(&mut pages).put(b"k", &[0; 4097]);
     assert!(matches!(refused, Err(Abort::Error(_))));
     assert_eq!(object.header(&pages).unwrap(), None);
-    // The largest that is not refused goes to a tree of its own.
+    // The largest that is not refused lies behind the record.
     object.edit(&mut pages).put(b"k", &[0; 4096]).unwrap();
     assert!(!is_flat(&pages, object, table));
     pages.fill(table.tree.root, 16000, 0, 0).unwrap();

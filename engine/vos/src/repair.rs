@@ -109,6 +109,8 @@ pub(crate) struct Mendable {
     pub counters: Vec<(ContainerId, (u64, u64))>,
     /// Objects whose stored bytes are wrong, with the right ones.
     pub sizes: Vec<(ObjectKey, u64)>,
+    /// Objects whose pairs are in the object table without a record that says so.
+    pub orphans: Vec<ObjectKey>,
     /// Dkeys that have lost either their name or their values: where they begin.
     pub broken: Vec<(ObjectKey, Vec<u8>)>,
 }
@@ -155,6 +157,18 @@ impl Vos {
             if !progress {
                 break;
             }
+            found = self.audit().await?.1;
+        }
+        if !found.orphans.is_empty() && found.is_read_whole() {
+            for key in std::mem::take(&mut found.orphans) {
+                let spread = |tx: &mut Tx<'_>| {
+                    let object = self.roots.objects.object(key.container(), key.oid(), key.shard());
+                    object.spread(tx)
+                };
+                self.store.transact(OPTIONS, spread).await?;
+                done.push(format!("object {}: it has a record again", key.oid()));
+            }
+            // Only now are its dkeys looked at.
             found = self.audit().await?.1;
         }
         let broken = if found.is_read_whole() { std::mem::take(&mut found.broken) } else { vec![] };

@@ -257,9 +257,10 @@ impl Step<'_> {
         let Some(leaf) = leaf.await? else { return Ok(cursor.next_phase()) };
         let mut container: Option<(ContainerId, Option<PoolId>)> = None;
         for (key, value) in leaf.pairs {
-            let (Some(object), Some(record)) =
-                (ObjectKey::from_bytes(&key), ObjectRecord::parse(&value))
-            else {
+            let split = ObjectKey::split(&key);
+            let is_pair = split.is_some_and(|(_, rest)| !rest.is_empty());
+            let record = if is_pair { None } else { ObjectRecord::parse(&value) };
+            let Some((object, _)) = split.filter(|_| is_pair || record.is_some()) else {
                 self.find("a record of the object table", Whose::default(), None);
                 continue;
             };
@@ -275,7 +276,13 @@ impl Step<'_> {
                 object: Some(object.oid()),
                 until: None,
             };
+            let Some(record) = record else {
+                // Of a spread object.
+                self.record(&value, whose).await?;
+                continue;
+            };
             match record.body {
+                ObjectBody::Spread => {}
                 ObjectBody::Tree(_) => return Ok(Some(cursor.inside(key, Vec::new()))),
                 ObjectBody::Flat(run) if flat::verify(run).is_err() => {
                     self.find("an object's record", whose, None);

@@ -97,7 +97,7 @@ impl Handle {
     /// done at once when idle is then done in either way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.0.ready_count() == 0 && !(self.0.simulated && self.random_u64() % 2 == 0)
+        self.0.ready_count() == 0 && !(self.0.simulated && self.random_u64().is_multiple_of(2))
     }
 
     /// Whether time and order come from a seed.

@@ -1,4 +1,4 @@
-//! Where the last searches of a run ended: a search nearby begins there and not at the root.
+//! Where the last searches of a run ended: a search nearby begins there and not at the root. The object table has several.
 //!
 //! # Invariants
 //! 1. A finger is a path of its tree as the tree is now. Whoever allocates or frees a bucket, or takes a node out of a
@@ -9,11 +9,12 @@ use std::cell::{Cell, RefCell};
 
 use smallvec::SmallVec;
 
+use super::node::Node;
 use super::tree::HEIGHT_MAX;
 use crate::pages::BucketId;
 
-/// Trees of which a run keeps a finger: the object table, two objects and the containers.
-const FINGERS: usize = 4;
+/// Fingers that a run keeps: in the object table at the records and the pairs of two objects, and at the container's record.
+const FINGERS: usize = 6;
 
 /// Buckets from the root to a leaf, each with the slot that leads on.
 pub(super) type Path = SmallVec<[(BucketId, u16); HEIGHT_MAX]>;
@@ -35,12 +36,9 @@ impl Finger {
         self.path[self.path.len() - 1].0
     }
 
-    /// Whether a key that was searched for in the leaf with this result belongs there.
-    pub(super) fn covers(&self, found: Result<usize, usize>, count: usize) -> bool {
-        match found {
-            Ok(_) => true,
-            Err(index) => (index > 0 || self.is_first) && (index < count || self.is_last),
-        }
+    /// Where a key is in the leaf, if it belongs there.
+    pub(super) fn search(&self, leaf: Node<'_>, key: &[u8]) -> Option<Result<usize, usize>> {
+        leaf.search_inside(key, self.is_first, self.is_last)
     }
 }
 
@@ -48,32 +46,55 @@ impl Finger {
 #[derive(Clone, Debug, Default)]
 pub struct Fingers {
     fingers: RefCell<[Option<Finger>; FINGERS]>,
-    next: Cell<usize>,
+    /// From the one that was of use last to the one that was not for longest.
+    order: Cell<Order>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Order([u8; FINGERS]);
+
+impl Default for Order {
+    fn default() -> Self {
+        Self(std::array::from_fn(|index| index as u8))
+    }
+}
+
+impl Order {
+    /// Moves what is at `at` to the front.
+    fn to_front(mut self, at: usize) -> Self {
+        self.0[..=at].rotate_right(1);
+        self
+    }
 }
 
 impl Fingers {
-    /// What `with` makes of the finger in this tree.
+    /// The first that `with` makes of a finger in this tree.
     pub(super) fn with<T>(
         &self,
         root: BucketId,
-        with: impl FnOnce(&Finger) -> Option<T>,
+        mut with: impl FnMut(&Finger) -> Option<T>,
     ) -> Option<T> {
-        let fingers = self.fingers.borrow();
-        with(fingers.iter().flatten().find(|finger| finger.root() == root)?)
+        let (fingers, order) = (self.fingers.borrow(), self.order.get());
+        for (at, &index) in order.0.iter().enumerate() {
+            let finger = fingers[usize::from(index)].as_ref();
+            if let Some(found) = finger.filter(|finger| finger.root() == root).and_then(&mut with) {
+                if at > 0 {
+                    self.order.set(order.to_front(at));
+                }
+                return Some(found);
+            }
+        }
+        None
     }
 
     pub(super) fn put(&self, finger: Finger) {
-        let mut fingers = self.fingers.borrow_mut();
-        let here = |other: &Option<Finger>| {
-            other.as_ref().is_none_or(|other| other.root() == finger.root())
-        };
-        // A tree has one finger: its place comes before any that is empty.
-        let same = fingers.iter().position(|other| other.is_some() && here(other));
-        let at = same.or_else(|| fingers.iter().position(here)).unwrap_or_else(|| {
-            self.next.set((self.next.get() + 1) % FINGERS);
-            self.next.get()
-        });
-        fingers[at] = Some(finger);
+        let (mut fingers, order) = (self.fingers.borrow_mut(), self.order.get());
+        // A leaf has one finger: it was not at hand for its last key only because that lies at the leaf's border.
+        let here = |other: &Finger| other.leaf() == finger.leaf();
+        let same = |index: &u8| fingers[usize::from(*index)].as_ref().is_none_or(here);
+        let at = order.0.iter().position(same).unwrap_or(FINGERS - 1);
+        fingers[usize::from(order.0[at])] = Some(finger);
+        self.order.set(order.to_front(at));
     }
 
     /// The trees change their shape.

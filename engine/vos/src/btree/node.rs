@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use crate::kv::{KEY_MAX, Pair, VALUE_MAX};
+use crate::kv::{Pair, TREE_KEY_MAX, VALUE_MAX};
 use crate::pages::{Abort, BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, Pages, PagesMut};
 
 const LEVEL_AT: usize = BUCKET_HEADER_BYTES;
@@ -32,11 +32,11 @@ const INTERIOR_CELL_HEAD: usize = 6;
 /// Bytes that prefix, slots and cells of a node share.
 pub(super) const CAPACITY: usize = BUCKET_BYTES - HEAD;
 /// Most bytes that one more separator takes in an interior node.
-pub(super) const SEPARATOR_MAX: usize = SLOT + INTERIOR_CELL_HEAD + KEY_MAX;
+pub(super) const SEPARATOR_MAX: usize = SLOT + INTERIOR_CELL_HEAD + TREE_KEY_MAX;
 
 const _: () = assert!(BUCKET_BYTES <= u16::MAX as usize);
 // A leaf holds at least three of the largest pairs, so a split always makes room.
-const _: () = assert!(3 * (SLOT + LEAF_CELL_HEAD + KEY_MAX + VALUE_MAX) <= CAPACITY);
+const _: () = assert!(3 * (SLOT + LEAF_CELL_HEAD + TREE_KEY_MAX + VALUE_MAX) <= CAPACITY);
 
 type Page = [u8; BUCKET_BYTES];
 
@@ -155,13 +155,65 @@ impl<'a> Node<'a> {
         SLOT + self.cell_len(index)
     }
 
+    /// The slots of the cells that came last, so many bytes of them: cells are put below all others.
+    pub(super) fn newest(self, bytes: usize) -> impl Iterator<Item = usize> {
+        let end = self.heap() + bytes;
+        (0..self.count()).filter(move |slot| self.slot(*slot) < end)
+    }
+
+    /// Were the pairs in the `count` slots up to `last` put in last, one after the other?
+    pub(super) fn are_newest(self, last: usize, count: usize) -> bool {
+        let mut cell = self.heap();
+        last + 1 >= count
+            && (last + 1 - count..=last).rev().all(|slot| {
+                let is_next = self.slot(slot) == cell;
+                cell += self.cell_len(slot);
+                is_next
+            })
+    }
+
     /// Where `key` is in a leaf, or where it belongs.
     pub(super) fn search(self, key: &[u8]) -> Result<usize, usize> {
         let prefix = self.prefix();
+        match key.strip_prefix(prefix) {
+            Some(suffix) => self.search_suffix(&Target::new(suffix)),
+            None => Err(if key < prefix { 0 } else { self.count() }),
+        }
+    }
+
+    /// As [`Node::search`], if the key lies between two keys of the leaf, or beyond an end that is open.
+    pub(super) fn search_inside(
+        self,
+        key: &[u8],
+        open_below: bool,
+        open_above: bool,
+    ) -> Option<Result<usize, usize>> {
+        let (prefix, count) = (self.prefix(), self.count());
         let Some(suffix) = key.strip_prefix(prefix) else {
-            return Err(if key < prefix { 0 } else { self.count() });
+            return match key < prefix {
+                true => open_below.then_some(Err(0)),
+                false => open_above.then_some(Err(count)),
+            };
         };
         let (target, slots_at) = (Target::new(suffix), self.slots_at());
+        // The ends alone tell of most leaves that the key is not in them.
+        let is_outside = |index: usize, side: Ordering| {
+            let key = self.cell_key(slots_at, index, LEAF_CELL_HEAD);
+            target.compare(key) == side
+        };
+        if count == 0 {
+            return (open_below && open_above).then_some(Err(0));
+        }
+        if !open_below && is_outside(0, Ordering::Greater)
+            || !open_above && is_outside(count - 1, Ordering::Less)
+        {
+            return None;
+        }
+        Some(self.search_suffix(&target))
+    }
+
+    fn search_suffix(self, target: &Target<'_>) -> Result<usize, usize> {
+        let slots_at = self.slots_at();
         let (mut low, mut high) = (0, self.count());
         while low < high {
             let middle = low.midpoint(high);

@@ -1,7 +1,7 @@
 //! Trees against a `BTreeMap` over long random sequences, with faults at any access, and their redo cost.
 
 use super::{Reached, Tree, TreeCheck, TreeCounts};
-use crate::kv::{KEY_MAX, KvMut, MapKv, VALUE_MAX};
+use crate::kv::{KvMut, MapKv, TREE_KEY_MAX, VALUE_MAX};
 use crate::kv_model::{Faulty, Mix, change, pairs_of, rerun_with_faults, touched};
 use crate::pages::{Abort, BucketId, Pages, PagesMut};
 use crate::testing::{MemoryPages, Random};
@@ -172,8 +172,8 @@ fn a_change_touches_few_buckets_however_high_the_tree() {
     }
     check(&pages, tree);
     eprintln!("height {}: {put_max}, {remove_max}, {detach_max}", counts.height);
-    assert!(put_max <= 12, "{put_max}");
-    assert!(remove_max <= 12, "{remove_max}");
+    assert!(put_max <= 15, "{put_max}");
+    assert!(remove_max <= 15, "{remove_max}");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn oversized_keys_and_values_are_refused() {
     let mut pages = MemoryPages::new();
     let tree = Tree::create(&mut pages).unwrap();
     for (key, value) in
-        [(vec![], vec![]), (vec![1; KEY_MAX + 1], vec![]), (vec![1], vec![0; VALUE_MAX + 1])]
+        [(vec![], vec![]), (vec![1; TREE_KEY_MAX + 1], vec![]), (vec![1], vec![0; VALUE_MAX + 1])]
     {
         assert!(matches!(tree.put(&mut pages, &key, &value), Err(Abort::Error(_))));
     }

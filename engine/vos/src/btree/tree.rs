@@ -4,31 +4,49 @@
 //! 1. The root's bucket never changes; a tree grows by moving the root's content one level down and shrinks by pulling
 //!    an only child up.
 //! 2. No node but the root is empty. A node that is less than a quarter full after a removal is merged with a neighbour
-//!    when both together fill at most three quarters.
-//! 3. A change touches one path, a neighbour per level at most, and one new bucket per split.
-//! 4. A leaf that overflows shares with a neighbour that is less than three quarters full before it is split.
-//! 5. A node that overflows at its right end stays full and its neighbour starts empty, so appended keys fill their nodes.
+//!    when both together fill at most three quarters, at most [`MERGES_MAX`] times if it is not empty.
+//! 3. A change touches one path, two neighbours per level at most, one more per merge, and one new bucket per split.
+//! 4. A leaf that overflows shares with a neighbour that is less than three quarters full before it is split, or fills one with what
+//!    does not grow any more.
+//! 5. A node that overflows at its right end stays full and its neighbour starts empty, so appended keys fill their nodes. Inside of a
+//!    leaf the newest cells say where it grows: it is cut beside that, and what has been filled stays filled.
 //!
 //! # Order
 //! A change makes room first, from the topmost node that lacks it, and looks again; then changes one leaf. So every step
 //! leaves a whole tree, and there is no state on the way up.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use daos_types::Error;
 use smallvec::SmallVec;
 
 use super::finger::{Finger, Path};
 use super::node::{self, CAPACITY, Cells, Node, SEPARATOR_MAX};
-use crate::kv::{KEY_MAX, Kv, KvMut, Pair, VALUE_MAX, Visit};
+use crate::kv::{KEY_MAX, Kv, KvMut, Pair, TREE_KEY_MAX, VALUE_MAX, Visit};
 use crate::pages::{Abort, BucketId, BucketKind, Pages, PagesMut};
 
 /// More levels than 2^32 buckets can fill.
 pub(super) const HEIGHT_MAX: usize = 8;
 /// Below this a node looks for a neighbour to merge with.
 const UNDERFULL: usize = CAPACITY / 4;
+/// Merges of one change, but for those that an empty leaf needs to go.
+const MERGES_MAX: usize = 2;
 /// A merge fills a node at most so far: the next insert must not split it again.
 const MERGED_MAX: usize = CAPACITY / 4 * 3;
+/// A value that is so long is one that grows piece by piece.
+const LARGE_VALUE: usize = 1024;
+/// So many bytes of the newest cells say where a leaf grows.
+const GROWN_BYTES: usize = CAPACITY / 8;
+/// So many of the newest cells, one after the other, say that keys come in order.
+const IN_ORDER: usize = 4;
+/// What does not grow is left alone in a leaf if it fills so much of it.
+const LEFT_PERCENT: usize = 50;
+/// So much that lies idle is worth moving to a neighbour that it fills.
+const IDLE_MIN: usize = CAPACITY / 16;
+/// A cut where keys stop being alike is made if it saves so much.
+const BORDER_SAVES: usize = CAPACITY / 10;
+/// Leaves do not share what would make the prefix of one shorter by more.
+const PREFIX_LOSS_MAX: usize = 8;
 /// A new node takes a longer prefix than its neighbour's only if it saves so much per key.
 const PREFIX_GAIN_MIN: usize = 4;
 
@@ -51,6 +69,14 @@ enum Need<'k> {
 }
 
 impl Need<'_> {
+    /// Bytes that have to be free.
+    fn cost(self) -> usize {
+        match self {
+            Need::Insert { cost, .. } => cost,
+            Need::Grow { by, .. } => by,
+        }
+    }
+
     /// At the end of the leaf: as appended keys come.
     fn appends(self, leaf: Node<'_>) -> bool {
         match self {
@@ -131,7 +157,7 @@ impl Tree {
         key: &[u8],
         value: &[u8],
     ) -> Result<(), Abort> {
-        check_sizes(key, value.len())?;
+        check_sizes_up_to(TREE_KEY_MAX, key, value.len())?;
         loop {
             let (path, found) = self.descend(pages, key)?;
             let (leaf, _) = path[path.len() - 1];
@@ -152,6 +178,34 @@ impl Tree {
         }
     }
 
+    /// Inserts pairs, in order, that are neighbours in the tree: no key of it lies between two of them. Of a pair that is there all
+    /// the same, as damage can leave it, the value is replaced.
+    pub(crate) fn put_neighbours<P: PagesMut + ?Sized>(
+        self,
+        pages: &mut P,
+        mut pairs: &[Pair],
+    ) -> Result<(), Abort> {
+        while let Some((first, value)) = pairs.first() {
+            let (path, found) = self.descend(pages, first)?;
+            let fit = match found {
+                Ok(_) => 0,
+                Err(index) => fit(pages, &path, index, pairs)?,
+            };
+            if fit > 1 {
+                let (leaf, _) = path[path.len() - 1];
+                let prefix_len = Node::read(pages, leaf)?.prefix().len();
+                let cells = Cells::of_pairs(&pairs[..fit], prefix_len);
+                let index = found.expect_err("something fits beside a key that is not there");
+                node::insert(pages, leaf, index, &cells)?;
+                pairs = &pairs[fit..];
+            } else {
+                self.put(pages, first, value)?;
+                pairs = &pairs[1..];
+            }
+        }
+        Ok(())
+    }
+
     /// Replaces `removed` bytes of the value of `key` at `at` by `inserted`. The key is there, the bytes too.
     pub fn splice<P: PagesMut + ?Sized>(
         self,
@@ -165,7 +219,11 @@ impl Tree {
             let (path, found) = self.descend(pages, key)?;
             let node = Node::read(pages, path[path.len() - 1].0)?;
             let index = found.expect("a splice is into a key that is there");
-            check_sizes(key, node.value(index).len() + inserted.len() - removed)?;
+            check_sizes_up_to(
+                TREE_KEY_MAX,
+                key,
+                node.value(index).len() + inserted.len() - removed,
+            )?;
             if self.splice_at(pages, &path, index, key, (at, removed, inserted))? {
                 return Ok(());
             }
@@ -299,10 +357,8 @@ impl Tree {
         pages: &'p P,
         key: &[u8],
     ) -> Result<(Node<'p>, Found), Abort> {
-        let near = self.near(pages, |node, finger| {
-            let found = node.search(key);
-            finger.covers(found, node.count()).then_some((node, found))
-        })?;
+        let near =
+            self.near(pages, |node, finger| finger.search(node, key).map(|found| (node, found)))?;
         if let Some(found) = near {
             return Ok(found);
         }
@@ -314,8 +370,7 @@ impl Tree {
     /// As [`Tree::search`], with the way there.
     fn descend<P: Pages + ?Sized>(self, pages: &P, key: &[u8]) -> Result<(Path, Found), Abort> {
         let near = self.near(pages, |node, finger| {
-            let found = node.search(key);
-            finger.covers(found, node.count()).then(|| (finger.path.clone(), found))
+            finger.search(node, key).map(|found| (finger.path.clone(), found))
         })?;
         if let Some(found) = near {
             return Ok(found);
@@ -329,12 +384,12 @@ impl Tree {
     fn near<'p, P: Pages + ?Sized, T>(
         self,
         pages: &'p P,
-        look: impl FnOnce(Node<'p>, &Finger) -> Option<T>,
+        mut look: impl FnMut(Node<'p>, &Finger) -> Option<T>,
     ) -> Result<Option<T>, Abort> {
         let seen = pages.fingers().with(self.root, |finger| {
-            Some(Node::read(pages, finger.leaf()).map(|node| look(node, finger)))
+            Node::read(pages, finger.leaf()).map(|node| look(node, finger)).transpose()
         });
-        seen.unwrap_or(Ok(None))
+        seen.transpose()
     }
 
     fn descend_from_root<P: Pages + ?Sized>(self, pages: &P, key: &[u8]) -> Result<Finger, Abort> {
@@ -427,11 +482,15 @@ impl Tree {
             self.push_down(pages)
         } else if at == leaf {
             let (parent, slot) = at_slot(path[at - 1]);
-            if !need.appends(Node::read(pages, path[at].0)?)
-                && (share_with_next(pages, parent, slot, true)?
-                    || slot > 0 && share_with_next(pages, parent, slot - 1, false)?)
-            {
-                return Ok(());
+            let node = Node::read(pages, path[at].0)?;
+            if !need.appends(node) {
+                let grown = growth(node, need);
+                let ([below, above], cost) = (idle(node, need, &grown), need.cost());
+                if share_with_next(pages, parent, slot, true, (above, cost))?
+                    || slot > 0 && share_with_next(pages, parent, slot - 1, false, (below, cost))?
+                {
+                    return Ok(());
+                }
             }
             split_leaf(pages, (parent, slot), path[at].0, need)
         } else {
@@ -451,6 +510,7 @@ impl Tree {
 
     /// Merges underfull nodes on the path to `key` with neighbours, and takes levels off the top.
     fn rebalance<P: PagesMut + ?Sized>(self, pages: &mut P, key: &[u8]) -> Result<(), Abort> {
+        let mut merges = 0;
         'again: loop {
             let root = Node::read(pages, self.root)?;
             if !root.is_leaf() && root.count() == 1 {
@@ -460,8 +520,13 @@ impl Tree {
                 continue;
             }
             let (path, _) = self.descend(pages, key)?;
+            // Neighbours may be small one after the other: what one change touches stays bounded.
+            if merges >= MERGES_MAX && Node::read(pages, path[path.len() - 1].0)?.count() > 0 {
+                return Ok(());
+            }
             for pair in path.windows(2).rev() {
                 if merge_underfull(pages, at_slot(pair[0]), pair[1].0)? {
+                    merges += 1;
                     continue 'again;
                 }
             }
@@ -470,16 +535,52 @@ impl Tree {
     }
 }
 
+/// How many of these pairs belong at `index` of the leaf at the end of `path`, and have room there as it is.
+fn fit<P: Pages + ?Sized>(
+    pages: &P,
+    path: &Path,
+    index: usize,
+    pairs: &[Pair],
+) -> Result<usize, Abort> {
+    let node = Node::read(pages, path[path.len() - 1].0)?;
+    let end = if index < node.count() { Some(node.key(index)) } else { end_of(pages, path)? };
+    let mut free = node.free();
+    let fits = |(key, value): &&Pair| {
+        let cost = node.pair_cost(key, value.len());
+        let left = cost.and_then(|cost| free.checked_sub(cost));
+        free = left.unwrap_or(free);
+        left.is_some() && end.as_ref().is_none_or(|end| key < end)
+    };
+    Ok(pairs.iter().take_while(fits).count())
+}
+
+/// The first key that does not belong in the leaf at the end of `path`; `None`: it is the last leaf.
+fn end_of<P: Pages + ?Sized>(pages: &P, path: &Path) -> Result<Option<Vec<u8>>, Abort> {
+    for &above in path[..path.len() - 1].iter().rev() {
+        let (bucket, slot) = at_slot(above);
+        let node = Node::read(pages, bucket)?;
+        if slot + 1 < node.count() {
+            return Ok(Some(node.key(slot + 1)));
+        }
+    }
+    Ok(None)
+}
+
 fn at_slot((bucket, slot): (BucketId, u16)) -> (BucketId, usize) {
     (bucket, slot.into())
 }
 
+/// Refuses what an object's map does not hold.
 pub(crate) fn check_sizes(key: &[u8], value_len: usize) -> Result<(), Abort> {
+    check_sizes_up_to(KEY_MAX, key, value_len)
+}
+
+fn check_sizes_up_to(key_max: usize, key: &[u8], value_len: usize) -> Result<(), Abort> {
     if key.is_empty() {
         return Err(Error::Invalid("a key of the store has at least one byte").into());
     }
-    if key.len() > KEY_MAX {
-        return Err(Error::TooLarge { what: "composed key", max: KEY_MAX as u64 }.into());
+    if key.len() > key_max {
+        return Err(Error::TooLarge { what: "composed key", max: key_max as u64 }.into());
     }
     if value_len > VALUE_MAX {
         return Err(Error::TooLarge { what: "record", max: VALUE_MAX as u64 }.into());
@@ -521,20 +622,57 @@ fn shorten_prefix<P: PagesMut + ?Sized>(
     if node.used_with_prefix(len) + node_cost_alone(&key[len..], &[]) + value_len > CAPACITY {
         return Ok(false);
     }
-    let mut cells = Cells::default();
-    cells.unshift_pairs(node, 0..node.count(), len);
-    node::format(pages, leaf, 0, &key[..len])?;
-    node::insert(pages, leaf, 0, &cells)?;
+    cut_prefix(pages, leaf, len)?;
     Ok(true)
 }
 
+/// Writes a leaf anew with a longer prefix if that saves much.
+fn lengthen_prefix<P: PagesMut + ?Sized>(pages: &mut P, leaf: BucketId) -> Result<(), Abort> {
+    let node = Node::read(pages, leaf)?;
+    let count = node.count();
+    let (first, last) = (node.key(0), node.key(count - 1));
+    let len = common_prefix(&first, &last);
+    if count < 2 || (len - node.prefix().len()) * (count - 1) < BORDER_SAVES {
+        return Ok(());
+    }
+    let mut cells = Cells::default();
+    cells.unshift_pairs(node, 0..count, len);
+    node::format(pages, leaf, 0, &first[..len])?;
+    node::insert(pages, leaf, 0, &cells)
+}
+
+/// Writes a leaf anew with a prefix of `len` bytes, if its prefix is longer. There is room.
+fn cut_prefix<P: PagesMut + ?Sized>(
+    pages: &mut P,
+    leaf: BucketId,
+    len: usize,
+) -> Result<(), Abort> {
+    let node = Node::read(pages, leaf)?;
+    if node.prefix().len() == len {
+        return Ok(());
+    }
+    let mut cells = Cells::default();
+    cells.unshift_pairs(node, 0..node.count(), len);
+    let prefix = node.prefix()[..len].to_vec();
+    node::format(pages, leaf, 0, &prefix)?;
+    node::insert(pages, leaf, 0, &cells)
+}
+
+/// Bytes of cells below and above where a leaf grows.
+fn idle(node: Node<'_>, need: Need<'_>, grown: &Range<usize>) -> [usize; 2] {
+    let end = grown.end - usize::from(matches!(need, Need::Insert { .. }));
+    let bytes = |slots: Range<usize>| slots.map(|slot| node.cell_cost(slot)).sum();
+    [bytes(0..grown.start), bytes(end..node.count())]
+}
+
 /// Evens out the leaves at `slot` and after it, if there is one and the one that did not overflow has much room;
-/// false: nothing was moved.
+/// false: nothing was moved. Of what lies idle at the border of the full one, `idle` bytes, the other takes all it can.
 fn share_with_next<P: PagesMut + ?Sized>(
     pages: &mut P,
     parent: BucketId,
     slot: usize,
     upwards: bool,
+    (idle, needed): (usize, usize),
 ) -> Result<bool, Abort> {
     let above = Node::read(pages, parent)?;
     if slot + 1 == above.count() {
@@ -543,11 +681,12 @@ fn share_with_next<P: PagesMut + ?Sized>(
     let (left_id, right_id) = (above.child(slot), above.child(slot + 1));
     let (left, right) = (Node::read(pages, left_id)?, Node::read(pages, right_id)?);
     let (full, roomy) = if upwards { (left, right) } else { (right, left) };
-    if roomy.free() < CAPACITY / 4 || left.prefix() != right.prefix() {
+    let idle = idle.min(roomy.free().saturating_sub(CAPACITY / 64));
+    if roomy.free() < CAPACITY / 4 && idle < IDLE_MIN {
         return Ok(false);
     }
     // As many cells as bring the two nearest to each other.
-    let surplus = full.used().saturating_sub(roomy.used()) / 2;
+    let surplus = (full.used().saturating_sub(roomy.used()) / 2).max(idle);
     let mut moved_bytes = 0;
     let cells_from_border = (0..full.count()).take_while(|&cell| {
         let cell = if upwards { full.count() - 1 - cell } else { cell };
@@ -555,19 +694,35 @@ fn share_with_next<P: PagesMut + ?Sized>(
         moved_bytes <= surplus
     });
     let moved = cells_from_border.count();
-    if moved == 0 {
+    if moved == 0 || moved == full.count() {
         return Ok(false);
     }
-    let mut cells = Cells::default();
+    let cost = |cell| full.cell_cost(if upwards { full.count() - 1 - cell } else { cell });
+    if full.free() + (0..moved).map(cost).sum::<usize>() < needed {
+        return Ok(false);
+    }
     let (slots, low, high) = if upwards {
         let at = left.count() - moved;
         (at..left.count(), left.key(at - 1), left.key(at))
     } else {
         (0..moved, right.key(moved - 1), right.key(moved))
     };
-    cells.unshift_pairs(full, slots.clone(), full.prefix().len());
+    // What the keys have in common on both sides may be less than what the leaf that takes them has.
+    let (first, last) = (full.key(slots.start), full.key(slots.end - 1));
+    let common = |key: &[u8]| common_prefix(roomy.prefix(), key);
+    let prefix_len = common(&first).min(common(&last));
+    if prefix_len + PREFIX_LOSS_MAX < full.prefix().len().max(roomy.prefix().len()) {
+        return Ok(false);
+    }
+    let longer = (full.prefix().len()).saturating_sub(prefix_len) * moved;
+    if roomy.used_with_prefix(prefix_len) + surplus + longer > CAPACITY {
+        return Ok(false);
+    }
+    let mut cells = Cells::default();
+    cells.unshift_pairs(full, slots.clone(), prefix_len);
     let (full_id, roomy_id) = if upwards { (left_id, right_id) } else { (right_id, left_id) };
     let index = if upwards { 0 } else { roomy.count() };
+    cut_prefix(pages, roomy_id, prefix_len)?;
     node::insert(pages, roomy_id, index, &cells)?;
     node::remove(pages, full_id, slots)?;
     // Of the length of the old separator, if it can be, so that it is overwritten in place.
@@ -602,6 +757,7 @@ fn split_leaf<P: PagesMut + ?Sized>(
     if cut.at < count {
         node::insert(pages, new, 0, &cells)?;
         node::remove(pages, leaf, cut.at..count)?;
+        lengthen_prefix(pages, leaf)?;
     }
     node::insert_child(pages, parent, slot + 1, &cut.separator, new)
 }
@@ -624,12 +780,24 @@ fn cut(node: Node<'_>, need: Need<'_>) -> Cut {
             .collect(),
     };
     let foreign = inserted.is_some_and(|key| !key.starts_with(node.prefix()));
+    let border = || border(node);
     let place = if index + 1 == costs.len() {
         index
+    } else if let Some(border) = inserted.is_none_or(|_| !foreign).then(border).flatten() {
+        // What is at the border may go to either side; it is of the side that is like it.
+        match inserted {
+            Some(_) if border < index => border,
+            Some(_) if border > index => border + 1,
+            Some(key) => {
+                let like = |slot: usize| common_prefix(key, &node.key(slot));
+                if like(border - 1) > like(border) { border + 1 } else { border }
+            }
+            None => border,
+        }
     } else if foreign {
         1
     } else {
-        balanced(&costs)
+        beside_growth(&costs, &growth(node, need)).unwrap_or_else(|| balanced(&costs))
     };
     let key_at = |place: usize| match inserted {
         Some(key) if place == index => key.to_vec(),
@@ -650,6 +818,57 @@ fn cut(node: Node<'_>, need: Need<'_>) -> Cut {
     let kept = common_prefix(node.prefix(), &first[..shared]);
     let len = if shared >= kept + PREFIX_GAIN_MIN { shared } else { kept };
     Cut { at, separator, prefix: first[..len].to_vec() }
+}
+
+/// Where the keys of a leaf stop being alike: on both sides they have so much more in common that a cut there saves a good part of
+/// a leaf.
+fn border(node: Node<'_>) -> Option<usize> {
+    let count = node.count();
+    let (first, last) = (node.suffix(0), node.suffix(count - 1));
+    let shared = common_prefix(first, last);
+    let saved = |slots: Range<usize>| {
+        let common = common_prefix(node.suffix(slots.start), node.suffix(slots.end - 1));
+        (common - shared) * (slots.len() - 1)
+    };
+    // Where the byte after what all have in common changes first, and where it changes last.
+    let byte = |slot: usize| node.suffix(slot).get(shared).copied();
+    let slots = 1..count;
+    let up = slots.clone().find(|slot| byte(*slot) != byte(0));
+    let down = slots.rev().find(|slot| byte(slot - 1) != byte(count - 1));
+    let candidates = [up?, down?].map(|at| (saved(0..at) + saved(at..count), at));
+    let (saved, at) = candidates.into_iter().max()?;
+    (saved >= BORDER_SAVES).then_some(at)
+}
+
+/// Where a leaf that overflows has grown lately, and so will grow on, in slots as if the pair that needs room were there.
+fn growth(node: Node<'_>, need: Need<'_>) -> Range<usize> {
+    let index = match need {
+        Need::Grow { index, .. } if node.value(index).len() >= LARGE_VALUE => {
+            return index..index + 1;
+        }
+        Need::Insert { index, .. } | Need::Grow { index, .. } => index,
+    };
+    let inserts = usize::from(matches!(need, Need::Insert { .. }));
+    // Keys that come in order: what is before the newest one is done with.
+    if index >= inserts && node.are_newest(index - inserts, IN_ORDER) {
+        return index..index + 1;
+    }
+    node.newest(GROWN_BYTES).fold(index..index + 1, |grown, slot| {
+        let place = if slot >= index { slot + inserts } else { slot };
+        grown.start.min(place)..grown.end.max(place + 1)
+    })
+}
+
+/// A cut at one end of what grows, if what is beyond fills its leaf well enough: it stays as it is, and what grows has the
+/// rest of a leaf for itself.
+fn beside_growth(costs: &[usize], grown: &Range<usize>) -> Option<usize> {
+    let total: usize = costs.iter().sum();
+    let below: usize = costs[..grown.start].iter().sum();
+    let above: usize = costs[grown.end..].iter().sum();
+    if below.max(above) < total * LEFT_PERCENT / 100 {
+        return None;
+    }
+    Some(if below >= above { grown.start } else { grown.end })
 }
 
 /// Where to cut so that the larger part is smallest; both have one at least.

@@ -19,9 +19,9 @@ pub(super) const SLOT_BYTES: usize = 4096;
 /// What the device writes whole or not at all; the header fits.
 pub(super) const SECTOR_BYTES: usize = 512;
 const MAGIC: u32 = u32::from_le_bytes(*b"dCKP");
-/// 2: containers may have a quota and attributes; 3: a clean end is told; 4: snapshots may have lost something. A store of an
-/// older version has none of that, and is read all the same.
-pub(super) const VERSION: u32 = 4;
+/// 2: containers may have a quota and attributes; 3: a clean end is told; 4: snapshots may have lost something;
+/// 5: objects may be spread. A store of an older version has none of that, and is read all the same.
+pub(super) const VERSION: u32 = 5;
 const AT_CSUM: usize = 4;
 const AT_COVERED: usize = 8;
 const AT_VERSION: usize = 24;
@@ -175,7 +175,9 @@ mod tests {
             put_u32(&mut bytes, AT_CSUM, csum.0);
             Header::decode(&bytes, header(1).store)
         };
-        assert_eq!(of_version(1), Some(header(1)));
+        for version in 1..=VERSION {
+            assert_eq!(of_version(version), Some(header(1)), "version {version}");
+        }
         assert_eq!(of_version(VERSION + 1), None);
         assert_eq!(Header::newer_version(&header(1).encode()), None);
     }
