@@ -2,7 +2,7 @@
 # Installs what is missing and runs every test; the last line is 'N passed, N failed, N skipped'.
 #
 # usage: scripts/test.sh [--long] [SUITE...]
-#   SUITE   rust, fuzz, apps, kill, posix, full, quota, limits, concurrency (all of these when none is named), lint, soak
+#   SUITE   rust, fuzz, apps, kill, posix, full, quota, limits, concurrency, interception (all of these when none is named), lint, soak
 #   --long  the long forms: more rounds, larger data, more seeds
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
@@ -12,12 +12,12 @@ long=() suites=()
 while [ $# -gt 0 ]; do
     case $1 in
     --long) long=(--long) ;;
-    lint | rust | fuzz | apps | kill | posix | full | quota | limits | concurrency | soak) suites+=("$1") ;;
+    lint | rust | fuzz | apps | kill | posix | full | quota | limits | concurrency | interception | soak) suites+=("$1") ;;
     *) sed -n '4,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#suites[@]} -gt 0 ] || suites=(rust fuzz apps kill posix full quota limits concurrency)
+[ ${#suites[@]} -gt 0 ] || suites=(rust fuzz apps kill posix full quota limits concurrency interception)
 wanted() { [[ " ${suites[*]} " == *" $1 "* ]]; }
 
 scratch=$(mktemp -d)
@@ -89,7 +89,7 @@ mounted() {
         return
     fi
     step "cargo build --release"
-    if ! cargo build --release -p dfuse -p daos-cli; then
+    if ! cargo build --release -p dfuse -p daos-cli -p pil4dfs; then
         failure "cargo build --release"
         return
     fi
@@ -99,7 +99,7 @@ mounted() {
         "tests/$suite/run" "${long[@]}"
     done
 }
-mounted apps kill posix full quota limits concurrency soak
+mounted apps kill posix full quota limits concurrency interception soak
 
 read -r passed failed skipped < <(awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }' "$COUNTS")
 if [ -s "$FAILURES" ]; then

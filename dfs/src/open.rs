@@ -41,6 +41,11 @@ impl Dfs {
         Ok(Opened { handle, keep_cache })
     }
 
+    /// How many handles of this inode are open.
+    pub fn opens(&self, ino: Ino) -> u64 {
+        self.table.known(ino).map_or(0, |inode| inode.opens())
+    }
+
     /// Ends a handle. The last one of an inode without a name ends the inode.
     pub async fn release(&self, ino: Ino, handle: Handle) -> Result<()> {
         self.handles.remove(ino, handle)?;

@@ -57,6 +57,7 @@ fn main() -> std::io::Result<()> {
             default_permissions: true,
         },
         caching: arguments.caching,
+        door: false,
     };
     // Before the mount is there to be seen.
     let listener = arguments.requests.map(UnixListener::bind).transpose()?;

@@ -24,6 +24,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::{self, DRAIN_PATIENCE};
+use crate::door::Desk;
 use crate::error::Error;
 use crate::exec::Executor;
 use crate::fuse::{self, Mounted, Requests, Unmounted, Unmounter};
@@ -58,6 +59,8 @@ pub struct View {
     pub namespace: Arc<Namespace>,
     pub executor: Executor,
     pub requests: Arc<Requests>,
+    /// Where programs come in beside the kernel.
+    pub desk: Option<Arc<Desk>>,
     /// `st_dev` of what is in it.
     pub device: Option<(u32, u32)>,
 }
@@ -69,8 +72,9 @@ impl View {
         namespace: Arc<Namespace>,
         mounted: &Mounted<Namespace>,
     ) -> Self {
-        let (executor, requests) = (mounted.executor(), mounted.requests());
-        Self { settings, snapshot, namespace, executor, requests, device: mounted.device() }
+        let (executor, requests, desk) = (mounted.executor(), mounted.requests(), mounted.desk());
+        let device = mounted.device();
+        Self { settings, snapshot, namespace, executor, requests, desk, device }
     }
 }
 

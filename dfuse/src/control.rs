@@ -191,6 +191,11 @@ impl View {
             "threads": settings.threads,
             "requests_in_flight": self.executor.in_flight(),
             "requests": requests,
+            "door": self.desk.as_ref().map(|desk| json!({
+                "clients": desk.clients.count(),
+                "calls": desk.calls(),
+                "files": desk.grants.count(),
+            })),
             "space": {
                 "capacity": space.capacity,
                 "free": space.free,

@@ -223,6 +223,7 @@ pub fn mount(settings: &Settings, namespace: Arc<Namespace>) -> Result<Mounted<N
         read_only: settings.read_only || settings.snap.is_some(),
         flags: settings.flags,
         caching: settings.caching,
+        door: !(settings.read_only || settings.snap.is_some()),
     };
     Mounted::new(namespace, &config)
         .map_err(|source| Error::Mount { at: settings.mountpoint.clone(), source })

@@ -8,6 +8,7 @@ mod beside;
 pub mod containers;
 mod control;
 pub mod daemon;
+pub mod door;
 pub mod error;
 pub mod exec;
 pub mod fuse;

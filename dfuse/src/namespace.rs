@@ -322,6 +322,9 @@ impl Filesystem for Namespace {
     fn changes_elsewhere(&self) -> bool {
         self.containers.change_elsewhere()
     }
+    fn opens(&self, ino: Ino) -> u64 {
+        self.containers.get(ino.container()).map_or(0, |shown| shown.dfs.opens(ino))
+    }
     fn notices(&self) -> Option<Arc<Notices>> {
         Some(self.notices.clone())
     }

@@ -97,6 +97,10 @@ macro_rules! operations {
             fn changes_elsewhere(&self) -> bool {
                 false
             }
+            /// How many handles of `ino` are open.
+            fn opens(&self, _ino: Ino) -> u64 {
+                0
+            }
             /// What the kernel is to be told beside its answers, of a filesystem that changes in other ways too.
             fn notices(&self) -> Option<Arc<Notices>> {
                 None

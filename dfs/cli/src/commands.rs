@@ -575,6 +575,10 @@ fn filesystem_text(found: &Value) -> Text {
         let kinds: Vec<_> = kinds.iter().map(|(name, n)| format!("{name} {n}")).collect();
         kinds.join(", ")
     });
+    let door = found["door"].as_object().map(|counts| {
+        let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or_default();
+        format!("{} clients, {} files, {} calls", count("clients"), count("files"), count("calls"))
+    });
     let flag = |name: &str| found[name].as_bool().map(|b| if b { "yes" } else { "no" }.to_owned());
     let pairs: Vec<(&str, String)> = [
         ("mountpoint", text("mountpoint")),
@@ -589,6 +593,7 @@ fn filesystem_text(found: &Value) -> Text {
         ("threads", number("threads")),
         ("in flight", number("requests_in_flight")),
         ("requests", requests),
+        ("door", door),
         ("capacity", bytes("capacity")),
         ("free", bytes("free")),
         ("available", bytes("available")),

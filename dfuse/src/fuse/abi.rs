@@ -51,6 +51,7 @@ pub mod opcode {
     pub const CREATE: u32 = 35;
     pub const INTERRUPT: u32 = 36;
     pub const DESTROY: u32 = 38;
+    pub const IOCTL: u32 = 39;
     pub const BATCH_FORGET: u32 = 42;
     pub const FALLOCATE: u32 = 43;
     pub const READDIRPLUS: u32 = 44;
@@ -105,6 +106,8 @@ pub mod fopen {
     pub const CACHE_DIR: u32 = 1 << 3;
 }
 
+/// `FUSE_IOCTL_DIR`: of a directory.
+pub const IOCTL_DIRECTORY: u32 = 1 << 4;
 /// The kernel's own pages (`FUSE_WRITE_CACHE`).
 pub const WRITE_CACHE: u32 = 1;
 /// Set-id bits go with this write (`FUSE_WRITE_KILL_SUIDGID`).
@@ -433,6 +436,22 @@ layouts! {
         offset: u64,
         whence: u32,
         padding: u32,
+    }
+    /// `struct fuse_ioctl_in`
+    IoctlIn (32) {
+        handle: u64,
+        flags: u32,
+        command: u32,
+        argument: u64,
+        in_size: u32,
+        out_size: u32,
+    }
+    /// `struct fuse_ioctl_out`
+    IoctlOut (16) {
+        result: i32,
+        flags: u32,
+        in_iovs: u32,
+        out_iovs: u32,
     }
     /// `struct fuse_lseek_out`
     LseekOut (8) {

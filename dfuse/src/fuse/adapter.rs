@@ -11,23 +11,26 @@
 //! any more, and still writes out mapped pages there and reports their errors. opendir and releasedir where all directories may
 //! be cached: cookies need no handle, and ENOSYS tells the kernel not to ask, of this mount for ever, and to cache what directories list
 //! until it changes them.
-//! ioctl, poll, bmap: ENOSYS, from which the kernel makes ENOTTY and the like. interrupt: ENOSYS, once: every request ends soon by itself.
+//! poll, bmap, ioctls but the door's: ENOSYS, from which the kernel makes ENOTTY and the like. interrupt: ENOSYS, once: every request ends soon by itself.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use daos_types::door;
 use dfs::{
     Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Seek,
     SetAttr, SetTime, Time, XattrSet,
 };
 use smallvec::SmallVec;
+use zerocopy::IntoBytes;
 
 use super::abi::{self, InHeader, fattr, fopen};
 use super::given::{Asked, Given, Thread};
 use super::reply::{Listing, Nodes, Reply, absent, errno, statfs_out};
 use super::request::{Forgets, Operation};
+use crate::door::{Desk, Grants, Tagged, Written};
 use crate::exec::Executor;
 use crate::ops::{Caching, CopyRange, DataCaching, Filesystem, Write};
 
@@ -49,6 +52,15 @@ struct View<F> {
     caching: bool,
     /// `None`: the kernel keeps nothing, or cannot be told.
     given: Option<Arc<Given>>,
+    /// `None`: there is no way but the kernel's.
+    desk: Option<Arc<Desk>>,
+}
+
+/// What was so before attributes were read.
+#[derive(Clone, Copy)]
+struct Before {
+    asked: Option<Asked>,
+    written: Written,
 }
 
 impl<F> Clone for View<F> {
@@ -58,6 +70,7 @@ impl<F> Clone for View<F> {
             nodes: self.nodes,
             caching: self.caching,
             given: self.given.clone(),
+            desk: self.desk.clone(),
         }
     }
 }
@@ -79,38 +92,70 @@ impl<F: Filesystem> View<F> {
         let caching = self.caching_of(entry.attr.ino);
         let directory = entry.attr.kind == Kind::Directory;
         let name = if directory { caching.dentry_dir } else { caching.dentry };
-        self.nodes.entry_out(entry, name, caching.attr)
+        let attr = if self.is_doors(entry.attr.ino) { Duration::ZERO } else { caching.attr };
+        self.nodes.entry_out(entry, name, attr)
+    }
+
+    /// Whether a file is used through the door now.
+    fn is_doors(&self, ino: Ino) -> bool {
+        let grants = self.desk.as_ref().map(|desk| &desk.grants);
+        grants.is_some_and(|grants| !grants.may_be_believed(ino, grants.written()))
     }
 
     /// Of what was there.
-    fn found_out(&self, entry: &Entry, asked: Option<Asked>) -> abi::EntryOut {
+    fn found_out(&self, entry: &Entry, before: Before) -> abi::EntryOut {
         let mut found = self.entry_out(entry);
-        if !self.may_be_believed(&entry.attr, asked) {
+        if !self.may_be_believed(&entry.attr, before) {
             (found.attr_valid, found.attr_valid_nsec) = (0, 0);
         }
         found
     }
 
-    /// For how long the kernel may believe attributes that were read since `asked`.
-    fn valid(&self, attr: &Attr, asked: Option<Asked>) -> Duration {
-        match self.may_be_believed(attr, asked) {
+    /// For how long the kernel may believe attributes that were read after `before`.
+    fn valid(&self, attr: &Attr, before: Before) -> Duration {
+        match self.may_be_believed(attr, before) {
             true => self.caching_of(attr.ino).attr,
             false => Duration::ZERO,
         }
     }
 
-    /// Before attributes are read for a thread; `None` where the kernel is not told of changes.
-    fn asked(&self, by: Thread) -> Option<Asked> {
-        self.given.as_ref().map(|given| given.asked(by))
+    /// Before attributes are read for a thread.
+    fn before(&self, by: Thread) -> Before {
+        let written = self.desk.as_ref().map(|desk| desk.grants.written());
+        let asked = self.given.as_ref().map(|given| given.asked(by));
+        Before { asked, written: written.unwrap_or_default() }
     }
 
-    fn may_be_believed(&self, attr: &Attr, asked: Option<Asked>) -> bool {
-        match (&self.given, asked) {
-            (Some(given), Some(asked)) if attr.kind == Kind::Directory => {
-                given.give(attr.ino, asked)
-            }
-            _ => true,
+    fn may_be_believed(&self, attr: &Attr, before: Before) -> bool {
+        if attr.kind == Kind::Directory {
+            let given = self.given.as_ref().zip(before.asked);
+            return given.is_none_or(|(given, asked)| given.give(attr.ino, asked));
         }
+        let desk = self.desk.as_ref();
+        desk.is_none_or(|desk| desk.grants.may_be_believed(attr.ino, before.written))
+    }
+
+    /// Whether the thread that opens a file means to use it through the door. Where writes have to go to the end, the kernel says where that is.
+    fn is_tagged(&self, header: &InHeader, flags: i32) -> bool {
+        let desk = self.desk.as_ref().filter(|_| flags & libc::O_APPEND == 0);
+        desk.is_some_and(|desk| desk.clients.are_opening(header.pid, header.uid))
+    }
+
+    /// A file was opened; true if the kernel is to keep no pages for this handle.
+    async fn let_in(&self, ino: Ino, handle: Handle, flags: i32, tagged: bool) -> bool {
+        let Some(desk) = &self.desk else { return false };
+        if tagged {
+            let tagged = Tagged { ino, handle, flags };
+            return desk.grants.opened(tagged, || self.fs.opens(ino));
+        }
+        desk.grants.kernel_uses(ino).await;
+        false
+    }
+
+    /// The grants, if there is anything in them.
+    fn busy_grants(&self) -> Option<Arc<Grants>> {
+        let grants = self.desk.as_ref().map(|desk| &desk.grants);
+        grants.filter(|grants| !grants.is_idle()).cloned()
     }
 
     /// A thread's call has changed what is in a directory, or failed to.
@@ -127,9 +172,10 @@ impl<F: Filesystem> View<F> {
         }
     }
 
-    fn open_out(&self, ino: Ino, opened: &Opened) -> abi::OpenOut {
+    fn open_out(&self, ino: Ino, opened: &Opened, is_doors: bool) -> abi::OpenOut {
         let caching = self.caching_of(ino);
         let open_flags = match caching.data {
+            _ if is_doors => fopen::DIRECT_IO,
             DataCaching::Not if !caching.direct_io_disable => fopen::DIRECT_IO,
             DataCaching::Kept | DataCaching::For(_) if opened.keep_cache => fopen::KEEP_CACHE,
             _ => 0,
@@ -137,8 +183,8 @@ impl<F: Filesystem> View<F> {
         abi::OpenOut { handle: opened.handle.0, open_flags, backing: 0 }
     }
 
-    fn create_out(&self, entry: &Entry, opened: &Opened) -> abi::CreateOut {
-        let open = self.open_out(entry.attr.ino, opened);
+    fn create_out(&self, entry: &Entry, opened: &Opened, is_doors: bool) -> abi::CreateOut {
+        let open = self.open_out(entry.attr.ino, opened, is_doors);
         abi::CreateOut { entry: self.entry_out(entry), open }
     }
 
@@ -149,10 +195,10 @@ impl<F: Filesystem> View<F> {
 }
 
 impl<F: Filesystem> Adapter<F> {
-    pub fn new(fs: Arc<F>, executor: Executor, caching: bool) -> Self {
+    pub fn new(fs: Arc<F>, executor: Executor, caching: bool, desk: Option<Arc<Desk>>) -> Self {
         let nodes = Nodes { root: fs.root() };
         let given = fs.notices().filter(|_| caching).map(|notices| Arc::new(Given::new(notices)));
-        Self { view: View { fs, nodes, caching, given }, executor }
+        Self { view: View { fs, nodes, caching, given, desk }, executor }
     }
 
     fn ino(&self, node: u64) -> Ino {
@@ -193,9 +239,9 @@ impl<F: Filesystem> Adapter<F> {
         reply: Reply,
         call: impl Future<Output = Result<Attr>> + Send + 'static,
     ) {
-        let asked = self.view.asked(by);
+        let before = self.view.before(by);
         self.run(reply, call, move |view, reply, attr| {
-            let valid = view.valid(&attr, asked);
+            let valid = view.valid(&attr, before);
             reply.value(&view.nodes.attr_out(&attr, valid));
         });
     }
@@ -249,10 +295,17 @@ impl<F: Filesystem> Adapter<F> {
     fn created(
         &self,
         reply: Reply,
+        (flags, tagged): (i32, bool),
         call: impl Future<Output = Result<(Entry, Opened)>> + Send + 'static,
     ) {
-        self.run(reply, call, |view, reply, (entry, opened)| {
-            reply.value(&view.create_out(&entry, &opened));
+        let view = self.view.clone();
+        let call = async move {
+            let (entry, opened) = call.await?;
+            let is_doors = view.let_in(entry.attr.ino, opened.handle, flags, tagged).await;
+            Ok((entry, opened, is_doors))
+        };
+        self.run(reply, call, |view, reply, (entry, opened, is_doors)| {
+            reply.value(&view.create_out(&entry, &opened, is_doors));
         });
     }
 
@@ -310,11 +363,14 @@ impl<F: Filesystem> Adapter<F> {
             Operation::Create { arguments: abi::CreateIn { flags, mode, umask, .. }, name } => {
                 let (name, flags, caller) = (owned(name), flags as i32, caller(umask));
                 let call = async move { fs.create(ino, &name, mode, flags, caller).await };
-                self.created(reply, self.changing(ino, by, call));
+                let tagged = self.view.is_tagged(header, flags);
+                self.created(reply, (flags, tagged), self.changing(ino, by, call));
             }
             Operation::Tmpfile(abi::CreateIn { flags, mode, umask, .. }) => {
                 let (flags, caller) = (flags as i32, caller(umask));
-                self.created(reply, async move { fs.tmpfile(ino, mode, flags, caller).await });
+                let tagged = self.view.is_tagged(header, flags);
+                let call = async move { fs.tmpfile(ino, mode, flags, caller).await };
+                self.created(reply, (flags, tagged), call);
             }
             Operation::Link { node, name } => {
                 let (of, name) = (self.ino(node), owned(name));
@@ -352,17 +408,32 @@ impl<F: Filesystem> Adapter<F> {
         let (fs, ino) = (self.fs(), self.ino(header.node));
         match operation {
             Operation::Open(abi::OpenIn { flags, .. }) => {
-                self.run(
-                    reply,
-                    async move { fs.open(ino, flags as i32).await },
-                    move |view, reply, opened| reply.value(&view.open_out(ino, &opened)),
-                );
+                let (view, flags) = (self.view.clone(), flags as i32);
+                let tagged = view.is_tagged(header, flags);
+                let call = async move {
+                    let opened = fs.open(ino, flags).await?;
+                    let is_doors = view.let_in(ino, opened.handle, flags, tagged).await;
+                    Ok((opened, is_doors))
+                };
+                self.run(reply, call, move |view, reply, (opened, is_doors)| {
+                    reply.value(&view.open_out(ino, &opened, is_doors));
+                });
             }
             Operation::Read(abi::ReadIn { handle, offset, size, .. }) => {
                 let (handle, len) = (Handle(handle), size as usize);
-                self.data(reply, async move { fs.read(ino, handle, offset, len).await });
+                let grants = self.view.busy_grants();
+                self.data(reply, async move {
+                    if let Some(grants) = grants {
+                        grants.kernel_uses(ino).await;
+                    }
+                    fs.read(ino, handle, offset, len).await
+                });
             }
+            Operation::Ioctl(asked) => self.ioctl(ino, &asked, reply),
             Operation::Release(abi::ReleaseIn { handle, .. }) => {
+                if let Some(desk) = &self.view.desk {
+                    desk.grants.released(ino, Handle(handle));
+                }
                 self.empty(reply, async move { fs.release(ino, Handle(handle)).await });
             }
             Operation::Fsync(abi::FsyncIn { flags, .. }) => {
@@ -448,16 +519,38 @@ impl<F: Filesystem> Adapter<F> {
             sync: opened_with(libc::O_SYNC | libc::O_DSYNC),
             kill_priv: asked.write_flags & abi::WRITE_KILL_SUIDGID != 0,
         };
-        let fs = self.fs();
-        self.written(reply, async move { fs.write(write).await });
+        let (fs, grants) = (self.fs(), self.view.busy_grants());
+        self.written(reply, async move {
+            if let Some(grants) = grants {
+                grants.kernel_uses(write.ino).await;
+            }
+            fs.write(write).await
+        });
+    }
+
+    /// Of ioctls, the door's is answered: a pass for a file, and for a directory the way.
+    fn ioctl(&self, ino: Ino, asked: &abi::IoctlIn, reply: Reply) {
+        let desk = self.view.desk.as_ref().filter(|_| asked.command == door::IOCTL_PASS);
+        let Some(desk) = desk else { return reply.error(libc::ENOTTY) };
+        let pass = match asked.flags & abi::IOCTL_DIRECTORY {
+            0 => desk.pass(ino, Handle(asked.handle)),
+            _ => Ok(desk.way()),
+        };
+        match pass {
+            Ok(pass) => {
+                let out = abi::IoctlOut::default();
+                reply.data(&[out.as_bytes(), &pass.encode()].concat());
+            }
+            Err(_) => reply.error(libc::ENOTTY),
+        }
     }
 
     fn lookup(&self, parent: Ino, name: &[u8], by: Thread, reply: Reply) {
         let (view, name) = (self.view.clone(), owned(name));
-        let asked = view.asked(by);
+        let before = view.before(by);
         self.executor.spawn(async move {
             match view.fs.lookup(parent, &name).await {
-                Ok(entry) => reply.value(&view.found_out(&entry, asked)),
+                Ok(entry) => reply.value(&view.found_out(&entry, before)),
                 // Cached as absent.
                 Err(Error::NoEntry) if !view.absent_for(parent).is_zero() => {
                     reply.value(&absent(view.absent_for(parent)));
@@ -469,9 +562,9 @@ impl<F: Filesystem> Adapter<F> {
 
     /// What we have is always the present state, whichever `AT_STATX_*_SYNC` is asked for.
     fn statx(&self, ino: Ino, by: Thread, reply: Reply) {
-        let (fs, asked) = (self.fs(), self.view.asked(by));
+        let (fs, before) = (self.fs(), self.view.before(by));
         self.run(reply, async move { fs.getattr(ino).await }, move |view, reply, attr| {
-            let valid = view.valid(&attr, asked);
+            let valid = view.valid(&attr, before);
             reply.value(&view.nodes.statx_out(&attr, valid));
         });
     }
@@ -544,7 +637,7 @@ async fn list<F: Filesystem>(
         if wanted == 0 {
             return Ok(());
         }
-        let asked = attributes_for.map(|by| view.asked(by));
+        let before = attributes_for.map(|by| view.before(by));
         let entries = match view.fs.readdir(ino, after, wanted, with_attributes).await {
             Ok(entries) => entries,
             // What is there already is an answer; the next call meets the error again.
@@ -554,7 +647,7 @@ async fn list<F: Filesystem>(
         let Some(last) = entries.last() else { return Ok(()) };
         after = last.cookie;
         for entry in &entries {
-            if !add(view, listing, entry, asked) {
+            if !add(view, listing, entry, before) {
                 return Ok(());
             }
             added += 1;
@@ -567,10 +660,10 @@ fn add<F: Filesystem>(
     view: &View<F>,
     listing: &mut Listing,
     entry: &DirEntry,
-    with_attributes: Option<Option<Asked>>,
+    with_attributes: Option<Before>,
 ) -> bool {
-    let shown = with_attributes.map(|asked| match entry.attr {
-        Some(attr) => view.found_out(&Entry { attr }, asked),
+    let shown = with_attributes.map(|before| match entry.attr {
+        Some(attr) => view.found_out(&Entry { attr }, before),
         None => abi::EntryOut::default(),
     });
     let node = view.nodes.node(entry.ino);
@@ -632,7 +725,7 @@ mod tests {
         namespace: &Arc<Namespace>,
         call: impl FnOnce(&Adapter<Namespace>, Reply),
     ) -> Vec<Notice> {
-        let adapter = Adapter::new(namespace.clone(), Executor::new(8), true);
+        let adapter = Adapter::new(namespace.clone(), Executor::new(8), true, None);
         let nowhere = std::fs::File::options().write(true).open("/dev/null").unwrap();
         let device = Arc::new(Device::from(std::os::fd::OwnedFd::from(nowhere)));
         let mut told = Vec::new();

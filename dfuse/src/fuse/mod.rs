@@ -26,5 +26,6 @@ mod requests;
 mod session;
 
 pub use mount::{detach, remount};
+pub use reply::errno;
 pub use requests::Requests;
 pub use session::{FuseConfig, Mounted, Unmounted, Unmounter};

@@ -247,6 +247,7 @@ mod tests {
             read_only: false,
             flags: FLAGS,
             caching: true,
+            door: false,
         };
         assert_eq!(
             fusermount_options(&config),

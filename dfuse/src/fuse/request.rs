@@ -100,9 +100,11 @@ pub enum Operation<'a> {
     },
     Syncfs,
     Statx(abi::StatxIn),
+    /// What it takes along is not looked at.
+    Ioctl(abi::IoctlIn),
     Interrupt,
     Destroy,
-    /// Nothing that is served here: FLUSH, ACCESS, locks, IOCTL, POLL, BMAP, DAX and what comes in later kernels.
+    /// Nothing that is served here: FLUSH, ACCESS, locks, POLL, BMAP, DAX and what comes in later kernels.
     Other,
 }
 
@@ -233,6 +235,11 @@ fn operation<'a>(
             wide: header.opcode == opcode::COPY_FILE_RANGE_64,
         },
         opcode::STATX => Operation::Statx(fields.take()?),
+        opcode::IOCTL => {
+            let arguments: abi::IoctlIn = fields.take()?;
+            fields.bytes(arguments.in_size as usize)?;
+            Operation::Ioctl(arguments)
+        }
         opcode::SYNCFS => return Ok(Operation::Syncfs),
         opcode::INTERRUPT => return Ok(Operation::Interrupt),
         opcode::DESTROY => return Ok(Operation::Destroy),
@@ -404,6 +411,7 @@ mod tests {
             bytes(opcode::COPY_FILE_RANGE_64, &[&zeros(56)]),
             bytes(opcode::SYNCFS, &[&zeros(8)]),
             bytes(opcode::STATX, &[&zeros(24)]),
+            bytes(opcode::IOCTL, &[&zeros(32)]),
             bytes(opcode::INTERRUPT, &[&zeros(8)]),
             bytes(opcode::DESTROY, &[]),
         ]

@@ -14,6 +14,7 @@ use super::notify;
 use super::reply::{Nodes, Reply};
 use super::request::{Malformed, Operation, Request, parse};
 use super::requests::Requests;
+use crate::door::{self, Desk};
 use crate::exec::Executor;
 use crate::notices::Notices;
 use crate::ops::Filesystem;
@@ -40,11 +41,15 @@ pub struct FuseConfig {
     pub flags: MountFlags,
     /// Off: the kernel may keep nothing, whatever the filesystem says.
     pub caching: bool,
+    /// Programs under the interception library come in beside the kernel.
+    pub door: bool,
 }
 
 /// A mounted filesystem whose requests nobody answers until [`Mounted::run`].
 pub struct Mounted<F: Filesystem> {
+    fs: Arc<F>,
     adapter: Adapter<F>,
+    desk: Option<Arc<Desk>>,
     executor: Executor,
     notices: Option<Arc<Notices>>,
     nodes: Nodes,
@@ -66,10 +71,11 @@ impl<F: Filesystem> Mounted<F> {
             channels.push(Arc::new(mount.device().another(false)?));
         }
         let executor = Executor::new(config.requests_max);
+        let desk = config.door.then(Desk::new).transpose()?.map(Arc::new);
         let (notices, nodes) = (fs.notices(), Nodes { root: fs.root() });
-        let adapter = Adapter::new(fs, executor.clone(), config.caching);
+        let adapter = Adapter::new(fs.clone(), executor.clone(), config.caching, desk.clone());
         let requests = Arc::default();
-        Ok(Self { adapter, executor, notices, nodes, requests, mount, channels, dialect })
+        Ok(Self { fs, adapter, desk, executor, notices, nodes, requests, mount, channels, dialect })
     }
 
     pub fn executor(&self) -> Executor {
@@ -79,6 +85,11 @@ impl<F: Filesystem> Mounted<F> {
     /// `st_dev` of what is in it.
     pub fn device(&self) -> Option<(u32, u32)> {
         self.mount.number()
+    }
+
+    /// Where programs come in beside the kernel.
+    pub fn desk(&self) -> Option<Arc<Desk>> {
+        self.desk.clone()
     }
 
     /// What the kernel has asked for so far.
@@ -98,6 +109,13 @@ impl<F: Filesystem> Mounted<F> {
         let device = self.mount.device().clone();
         thread::scope(|scope| {
             let _closing = self.notices.as_deref().map(Closing);
+            let _closed = self.desk.as_deref().map(ClosingDesk);
+            if let (Some(desk), Some(notices)) = (&self.desk, &self.notices) {
+                let (desk, notices) = (desk.clone(), notices.clone());
+                let serve = door::Serve { desk, fs: self.fs, executor: self.executor, notices };
+                let serve = move || serve.run();
+                thread::Builder::new().name("door".into()).spawn_scoped(scope, serve)?;
+            }
             if let Some(notices) = self.notices.as_deref() {
                 let nodes = self.nodes;
                 let serve = move || notices.serve(|notice| notify::send(&device, nodes, notice));
@@ -132,6 +150,15 @@ impl<F: Filesystem> Mounted<F> {
 struct Closing<'a>(&'a Notices);
 
 impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Nor does a program wait at its door.
+struct ClosingDesk<'a>(&'a Desk);
+
+impl Drop for ClosingDesk<'_> {
     fn drop(&mut self) {
         self.0.close();
     }

@@ -58,6 +58,7 @@ pub fn config(mountpoint: &Path) -> FuseConfig {
         read_only: false,
         flags: FLAGS,
         caching: true,
+        door: true,
     }
 }
 

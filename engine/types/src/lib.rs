@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod csum;
+pub mod door;
 mod epoch;
 mod error;
 mod flip;

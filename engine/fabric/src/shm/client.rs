@@ -1,7 +1,7 @@
 //! The client's end: one process, any number of threads.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
 use std::time::Duration;
@@ -22,18 +22,17 @@ pub struct Lost;
 #[derive(Debug)]
 pub struct Client {
     pub(super) region: Region,
-    doorbell: OwnedFd,
 }
 
 impl Client {
-    /// Both descriptors are the server's.
+    /// `memory` is the server's; it is not needed afterwards.
     ///
     /// # Errors
     /// `InvalidData`: the memory is not of this layout and version.
-    pub fn new(memory: BorrowedFd<'_>, doorbell: OwnedFd) -> io::Result<Self> {
+    pub fn new(memory: BorrowedFd<'_>) -> io::Result<Self> {
         let region = Region::open(memory)?;
         region.keep_from_children()?;
-        Ok(Self { region, doorbell })
+        Ok(Self { region })
     }
 
     #[must_use]
@@ -46,12 +45,6 @@ impl Client {
     pub fn word(&self, index: usize) -> &AtomicU32 {
         assert!(index < WORDS);
         self.region.word(WORDS_AT + 4 * index)
-    }
-
-    /// The doorbell, so that whoever owns the process's descriptors knows it.
-    #[must_use]
-    pub fn doorbell(&self) -> &OwnedFd {
-        &self.doorbell
     }
 
     /// A slot for one call; `None` when all are in use, or when the server has gone.
@@ -69,13 +62,11 @@ impl Client {
         })
     }
 
-    fn ring(&self) {
-        // Between the bit that was set and the look at the server (invariant 3).
+    /// Whether the server has to be woken for a bit that was just set.
+    fn has_to_ring(&self) -> bool {
+        // Between the bit and the look at the server (invariant 3).
         fence(SeqCst);
-        if self.region.word(SERVER_AT).load(Relaxed) == ASLEEP {
-            // Full means that it was rung already.
-            let _ = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
-        }
+        self.region.word(SERVER_AT).load(Relaxed) == ASLEEP
     }
 }
 
@@ -115,8 +106,8 @@ impl Slot<'_> {
         self.region().get(self.data_at(at, room.len()), room);
     }
 
-    /// Sends `body`, waits for the answer and takes it into `room`: its length. `spins` turns are waited without the kernel;
-    /// `is_there` says whether the server still is, when it takes longer.
+    /// Sends `body`, waits for the answer and takes it into `room`: its length. `ring` wakes a server that sleeps. `spins` turns are waited
+    /// without the kernel; `is_there` says whether the server still is, when it takes longer.
     ///
     /// # Errors
     /// `Lost`. The slot is not used any more then.
@@ -128,6 +119,7 @@ impl Slot<'_> {
         body: &[u8],
         room: &mut [u8; BODY_BYTES_MAX],
         spins: u32,
+        ring: impl FnOnce(),
         is_there: impl Fn() -> bool,
     ) -> Result<usize, Lost> {
         assert!(body.len() <= BODY_BYTES_MAX);
@@ -137,7 +129,9 @@ impl Slot<'_> {
         let state = state(self.region(), self.index);
         state.store(REQUESTED, Release);
         self.region().long(READY_AT).fetch_or(1 << self.index, Release);
-        self.client.ring();
+        if self.client.has_to_ring() {
+            ring();
+        }
         let answered = || state.load(Acquire) == ANSWERED;
         if !wait::spin(spins, answered) && !self.sleep(state, is_there) {
             self.abandoned = true;

@@ -1,7 +1,7 @@
 //! Calls between two processes of one host, through memory that they share: a few slots, each for one call with its data.
 //!
-//! The server makes the memory for one client and hands it over with a doorbell (an eventfd). A client takes a free slot, writes its
-//! request there, sets the slot's bit in the word of ready ones, rings if the server sleeps, and waits in the slot.
+//! The server makes the memory for one client and hands it over. A client takes a free slot, writes its request there, sets the slot's bit
+//! in the word of ready ones, rings (however the two have agreed) if the server sleeps, and waits in the slot.
 //!
 //! # Invariants
 //! 1. A slot's state goes FREE > CLAIMED > REQUESTED > SERVING > ANSWERED > FREE; the client makes the first three steps and the last, the

@@ -1,11 +1,9 @@
 //! The server's end of one client's memory.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
-
-use rustix::event::EventfdFlags;
 
 use super::layout::{
     BODY_AT, BODY_BYTES_MAX, BODY_LEN_AT, READY_AT, SERVER_AT, Shape, WORDS, WORDS_AT,
@@ -16,7 +14,6 @@ use super::{ANSWERED, ASLEEP, AWAKE, GONE, REQUESTED, SERVING, WAITING, state, w
 #[derive(Debug)]
 pub struct Server {
     region: Region,
-    doorbell: OwnedFd,
 }
 
 /// A request that was taken out of its slot, which owes an answer.
@@ -28,25 +25,18 @@ pub struct Taken {
 }
 
 impl Server {
-    /// Memory for a new client: what it maps, and what it rings.
+    /// Memory for a new client, and what it is mapped by.
     ///
     /// # Errors
     /// Those of the kernel when there is no memory or no descriptor left.
     pub fn new(shape: Shape) -> io::Result<(Self, OwnedFd)> {
         let (region, memory) = Region::create(shape)?;
-        let doorbell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok((Self { region, doorbell }, memory))
+        Ok((Self { region }, memory))
     }
 
     #[must_use]
     pub fn shape(&self) -> Shape {
         self.region.shape()
-    }
-
-    /// Readable when the client has rung.
-    #[must_use]
-    pub fn doorbell(&self) -> BorrowedFd<'_> {
-        self.doorbell.as_fd()
     }
 
     /// A word that the client has set.
@@ -56,7 +46,7 @@ impl Server {
         self.region.word(WORDS_AT + 4 * index).load(Acquire)
     }
 
-    /// From now on the client rings. True: there is nothing to do, and the doorbell can be waited for.
+    /// From now on the client rings. True: there is nothing to do, and that can be waited for.
     #[must_use]
     pub fn may_sleep(&self) -> bool {
         self.region.word(SERVER_AT).store(ASLEEP, Relaxed);
@@ -68,8 +58,6 @@ impl Server {
     /// From now on it does not need to.
     pub fn awake(&self) {
         self.region.word(SERVER_AT).store(AWAKE, Relaxed);
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&self.doorbell, &mut count);
     }
 
     #[must_use]

@@ -1,10 +1,9 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
 
@@ -12,18 +11,16 @@ const SHAPE: Shape = Shape { slots: 4, data_bytes: 8192 };
 
 fn pair() -> (Server, Client) {
     let (server, memory) = Server::new(SHAPE).unwrap();
-    let doorbell = server.doorbell().try_clone_to_owned().unwrap();
-    let client = Client::new(memory.as_fd(), doorbell).unwrap();
+    let client = Client::new(memory.as_fd()).unwrap();
     (server, client)
 }
 
 /// Answers each body turned round, and its data with every byte one more, until `over`.
-fn serve(server: &Server, over: &AtomicBool) {
+fn serve(server: &Server, rung: &Receiver<()>, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
         if !server.has_calls() && server.may_sleep() {
-            let mut polled = [PollFd::from_borrowed_fd(server.doorbell(), PollFlags::IN)];
-            let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-            let _ = poll(&mut polled, Some(&patience));
+            // A wake that is lost shows as a call that takes so long.
+            let _ = rung.recv_timeout(Duration::from_secs(20));
         }
         server.awake();
         server.take(|Taken { slot, len }, body| {
@@ -36,7 +33,7 @@ fn serve(server: &Server, over: &AtomicBool) {
     }
 }
 
-fn call(client: &Client, number: u32, spins: u32) {
+fn call(client: &Client, bell: &Sender<()>, number: u32, spins: u32) {
     let mut slot = loop {
         match client.claim() {
             Some(slot) => break slot,
@@ -47,7 +44,7 @@ fn call(client: &Client, number: u32, spins: u32) {
     let data = vec![number as u8; body.len() * 8];
     slot.put_data(0, &data);
     let mut room = [0; BODY_BYTES_MAX];
-    let len = slot.call(&body, &mut room, spins, || true).unwrap();
+    let len = slot.call(&body, &mut room, spins, || bell.send(()).unwrap(), || true).unwrap();
     assert!(room[..len].iter().rev().eq(&body));
     let mut back = vec![0; data.len()];
     slot.get_data(0, &mut back);
@@ -58,25 +55,37 @@ fn call(client: &Client, number: u32, spins: u32) {
 fn every_call_of_many_threads_is_answered_once_spinning_and_sleeping() {
     let (server, client) = pair();
     let over = AtomicBool::new(false);
+    let (bell, rung) = mpsc::channel();
+    let begin = Instant::now();
     thread::scope(|scope| {
-        scope.spawn(|| serve(&server, &over));
+        let (server, over) = (&server, &over);
+        scope.spawn(move || serve(server, &rung, over));
         let callers: Vec<_> = (0..6)
             .map(|caller| {
-                let client = &client;
+                let (client, bell) = (&client, bell.clone());
                 scope.spawn(move || {
                     for number in 0..2000 {
                         // Now and then both sides have gone to sleep.
                         if number % 500 == 499 {
                             thread::sleep(Duration::from_millis(30));
                         }
-                        call(client, number * 7 + caller, [0, 1, 100, 4000][number as usize % 4]);
+                        call(
+                            client,
+                            &bell,
+                            number * 7 + caller,
+                            [0, 1, 100, 4000][number as usize % 4],
+                        );
                     }
                 })
             })
             .collect();
-        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        let ended = callers.into_iter().map(|caller| caller.join());
+        let failed = ended.filter(Result::is_err).count();
         over.store(true, Ordering::Relaxed);
+        bell.send(()).unwrap();
+        assert_eq!(failed, 0);
     });
+    assert!(begin.elapsed() < Duration::from_secs(15), "a wake was lost");
 }
 
 #[test]
@@ -98,7 +107,7 @@ fn who_waits_for_a_server_that_goes_is_told_and_its_slot_stays_taken() {
         let waiter = scope.spawn(move || {
             let mut slot = client.claim().unwrap();
             waiting.wait();
-            slot.call(b"?", &mut [0; BODY_BYTES_MAX], 0, || true)
+            slot.call(b"?", &mut [0; BODY_BYTES_MAX], 0, || {}, || true)
         });
         begun.wait();
         thread::sleep(Duration::from_millis(20));
@@ -114,7 +123,7 @@ fn who_waits_for_a_server_that_goes_is_told_and_its_slot_stays_taken() {
 fn a_server_that_was_killed_says_nothing_and_is_missed() {
     let (server, client) = pair();
     let mut slot = client.claim().unwrap();
-    assert_eq!(slot.call(b"?", &mut [0; BODY_BYTES_MAX], 10, || false), Err(Lost));
+    assert_eq!(slot.call(b"?", &mut [0; BODY_BYTES_MAX], 10, || {}, || false), Err(Lost));
     drop(slot);
     server.take(|taken, _| server.answer(taken.slot, b"too late"));
     let other = client.claim().unwrap();

@@ -1,0 +1,109 @@
+//! Who has come to the door.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use daos_fabric::shm::{Server, Shape, WORDS};
+use daos_types::door::{WORD_OPENING, WORD_THREADS};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg,
+    sockopt::socket_peercred,
+};
+
+/// Calls of one client at once, and data of each: 16 MiB of addresses, of which only what is used takes memory.
+const SHAPE: Shape = Shape { slots: 16, data_bytes: 1 << 20 };
+/// Processes that use the door at once; the next one goes through the kernel.
+const CLIENTS_MAX: usize = 256;
+
+/// A process, from its connection to its end.
+pub struct Client {
+    pub server: Server,
+    socket: OwnedFd,
+    /// As the kernel says who has connected.
+    pub pid: u32,
+    pub uid: u32,
+    pub calls: AtomicU64,
+}
+
+impl Client {
+    /// Makes its memory and hands it over.
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        let peer = socket_peercred(&socket)?;
+        let (server, memory) = Server::new(SHAPE)?;
+        let fds = [memory.as_fd()];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)), "there is room for one");
+        let version = daos_types::door::VERSION.to_le_bytes();
+        sendmsg(&socket, &[io::IoSlice::new(&version)], &mut control, SendFlags::NOSIGNAL)?;
+        let (pid, uid) = (peer.pid.as_raw_nonzero().get() as u32, peer.uid.as_raw());
+        Ok(Self { server, socket, pid, uid, calls: AtomicU64::new(0) })
+    }
+
+    /// Readable when the client has rung, or has gone.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Takes in that it has rung; false: it has gone.
+    pub fn hear(&self) -> bool {
+        let mut rings = [0; 64];
+        loop {
+            match rustix::net::recv(&self.socket, &mut rings, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return false,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Whether it says that this thread is opening a file for the door. A lie costs nobody but the thread's process its pages in the kernel, and
+    /// nobody is believed about another user's.
+    fn is_opening(&self, thread: u32, uid: u32) -> bool {
+        (self.uid == uid || self.uid == 0)
+            && self.server.word(WORD_OPENING) > 0
+            && (WORD_THREADS..WORDS).any(|word| self.server.word(word) == thread)
+    }
+}
+
+#[derive(Default)]
+pub struct Clients(RwLock<Vec<Arc<Client>>>);
+
+impl Clients {
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn add(&self, socket: OwnedFd) -> io::Result<()> {
+        let mut clients = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= CLIENTS_MAX {
+            return Err(io::Error::other(format!("{CLIENTS_MAX} processes use the door already")));
+        }
+        clients.push(Arc::new(Client::new(socket)?));
+        Ok(())
+    }
+
+    pub fn remove(&self, gone: &Arc<Client>) {
+        let mut clients = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|client| !Arc::ptr_eq(client, gone));
+    }
+
+    /// Whether a thread is opening a file for the door.
+    pub fn are_opening(&self, thread: u32, uid: u32) -> bool {
+        let clients = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        thread != 0 && clients.iter().any(|client| client.is_opening(thread, uid))
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub fn calls(&self) -> u64 {
+        let clients = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        clients.iter().map(|client| client.calls.load(Relaxed)).sum()
+    }
+}

@@ -1,0 +1,277 @@
+//! The door beside the mount: reads and writes of programs under `libpil4dfs.so`, through memory that they share with this daemon.
+//!
+//! A program opens files through the kernel, which checks who may. An ioctl on the open file gives it a pass: where the door is, and a token
+//! for this file. So a file descriptor is what authorizes; the door judges nothing.
+//!
+//! One thread serves all clients: while there are calls it looks for more for a bounded time, then it sleeps until one rings.
+//!
+//! # Order
+//! This thread may wait for the kernel to take a notice, and the kernel for requests in progress. So it waits for notices only while nothing of
+//! its own is in flight on the file concerned, and outside of any request; nobody who answers the kernel waits for this thread.
+//!
+//! # On the wire
+//! `dfuse/FORMAT.md`, and the fabric's.
+
+mod clients;
+mod grants;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use daos_fabric::shm::Taken;
+use daos_types::door::{Answer, Ask, Pass, Token};
+use dfs::{Handle, Ino};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::exec::Executor;
+use crate::fuse::errno;
+use crate::notices::{Notice, Notices};
+use crate::ops::{Filesystem, Write};
+
+pub use clients::{Client, Clients};
+pub use grants::{Begun, Grants, InFlight, Tagged, Written};
+
+/// For how long the thread looks for another call before it sleeps.
+const SPIN: Duration = Duration::from_micros(30);
+/// Turns between two looks at the clock.
+const TURNS: u32 = 32;
+/// While there is always something to do, connections are looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// For the kernel to forget what it keeps of a file.
+const NOTICE_PATIENCE: Duration = Duration::from_secs(2);
+const BACKLOG: i32 = 64;
+
+/// What the FUSE side and the door's thread share.
+pub struct Desk {
+    pub grants: Arc<Grants>,
+    pub clients: Clients,
+    name: Vec<u8>,
+    listener: OwnedFd,
+    /// Written to when the thread is to end.
+    stop: OwnedFd,
+    calls_of_gone: AtomicU64,
+}
+
+impl Desk {
+    pub fn new() -> io::Result<Self> {
+        let Token(high, low) = random_token()?;
+        let name = format!("daosfs-door-{high:016x}{low:016x}").into_bytes();
+        let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let listener = rustix::net::socket_with(kind.0, kind.1, flags, None)?;
+        rustix::net::bind(&listener, &SocketAddrUnix::new_abstract_name(&name)?)?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+        let (grants, clients) = Default::default();
+        Ok(Self { grants, clients, name, listener, stop, calls_of_gone: AtomicU64::new(0) })
+    }
+
+    /// Ends [`serve`].
+    pub fn close(&self) {
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+
+    /// What an open file needs to be used here.
+    pub fn pass(&self, ino: Ino, handle: Handle) -> io::Result<Pass> {
+        let random = random_token()?;
+        Ok(Pass::new(self.grants.token(ino, handle, || random), &self.name))
+    }
+
+    /// What an open directory needs to find the door.
+    pub fn way(&self) -> Pass {
+        Pass::new(None, &self.name)
+    }
+
+    /// Calls that were answered so far.
+    pub fn calls(&self) -> u64 {
+        self.calls_of_gone.load(Relaxed) + self.clients.calls()
+    }
+}
+
+fn random_token() -> io::Result<Token> {
+    let mut bytes = [0u8; 16];
+    let mut have = 0;
+    while have < bytes.len() {
+        have += rustix::rand::getrandom(&mut bytes[have..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    let number = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    Ok(Token(number(0), number(8)))
+}
+
+/// What the thread needs.
+pub struct Serve<F> {
+    pub desk: Arc<Desk>,
+    pub fs: Arc<F>,
+    pub executor: Executor,
+    pub notices: Arc<Notices>,
+}
+
+impl<F: Filesystem> Serve<F> {
+    /// Serves until [`Desk::close`].
+    pub fn run(&self) {
+        let spins = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
+        let mut looked = Instant::now();
+        loop {
+            let clients = self.desk.clients.all();
+            let mut busy = Instant::now();
+            loop {
+                if self.serve_calls(&clients) {
+                    busy = Instant::now();
+                } else if !spins || busy.elapsed() >= SPIN {
+                    break;
+                } else {
+                    spin(&clients);
+                }
+                if looked.elapsed() >= LOOK_EVERY {
+                    break;
+                }
+            }
+            let may_sleep = clients.iter().all(|client| client.server.may_sleep());
+            let over = self.look(&clients, may_sleep);
+            clients.iter().for_each(|client| client.server.awake());
+            looked = Instant::now();
+            if over {
+                return;
+            }
+        }
+    }
+
+    /// Whether there was anything.
+    fn serve_calls(&self, clients: &[Arc<Client>]) -> bool {
+        let mut any = false;
+        for client in clients {
+            let mut garbled = false;
+            client.server.take(|taken, body| {
+                any = true;
+                client.calls.fetch_add(1, Relaxed);
+                match Ask::decode(body) {
+                    Some(ask) => self.call(client, taken, ask),
+                    None => garbled = true,
+                }
+            });
+            if garbled {
+                tracing::warn!(client.pid, "a program says nonsense at the door; it is shown out");
+                self.show_out(client);
+            }
+        }
+        any
+    }
+
+    fn call(&self, client: &Arc<Client>, taken: Taken, ask: Ask) {
+        let (token, writes) = match ask {
+            Ask::Read { token, .. } => (token, false),
+            Ask::Write { token, .. } => (token, true),
+        };
+        let begun = match self.desk.grants.begin(token, writes) {
+            Begun::Unprepared(ino) => {
+                self.prepare(ino);
+                self.desk.grants.begin(token, writes)
+            }
+            begun => begun,
+        };
+        match begun {
+            Begun::Granted(in_flight) => self.carry_out(client.clone(), taken.slot, ask, in_flight),
+            Begun::Kernel | Begun::Unprepared(_) => answer(client, taken.slot, Answer::Kernel),
+            Begun::NoHandle => answer(client, taken.slot, Answer::Failed(libc::EBADF as u32)),
+        }
+    }
+
+    /// The kernel forgets pages and attributes of a file that it alone does not change any more.
+    fn prepare(&self, ino: Ino) {
+        let told =
+            self.notices.offer(Notice::Content(ino)) && self.notices.delivered(NOTICE_PATIENCE);
+        self.desk.grants.prepared(ino, told);
+    }
+
+    fn carry_out(&self, client: Arc<Client>, slot: usize, ask: Ask, in_flight: InFlight) {
+        let (fs, Tagged { ino, handle, flags }) = (self.fs.clone(), in_flight.of);
+        match ask {
+            Ask::Read { offset, len, .. } => self.executor.spawn(async move {
+                let len = (len as usize).min(client.server.shape().data_bytes);
+                let read = fs.read(ino, handle, offset, len).await;
+                drop(in_flight);
+                let done = read.map(|data| client.server.put_data(slot, 0, &data));
+                answer(&client, slot, counted(done));
+            }),
+            Ask::Write { offset, len, .. } => {
+                let data = Bytes::from(client.server.data(slot, 0, len as usize));
+                let kill_priv = client.uid != 0;
+                let sync = flags & (libc::O_SYNC | libc::O_DSYNC) != 0;
+                let write = Write { ino, handle, offset, data, append: false, sync, kill_priv };
+                self.executor.spawn(async move {
+                    let written = fs.write(write).await;
+                    drop(in_flight);
+                    answer(&client, slot, counted(written));
+                });
+            }
+        }
+    }
+
+    /// Waits for calls and connections if there is nothing else to do; true when it is over.
+    fn look(&self, clients: &[Arc<Client>], may_sleep: bool) -> bool {
+        let desk = &self.desk;
+        let mut polled = vec![
+            PollFd::new(&desk.stop, PollFlags::IN),
+            PollFd::new(&desk.listener, PollFlags::IN),
+        ];
+        for client in clients {
+            polled.push(PollFd::from_borrowed_fd(client.socket(), PollFlags::IN));
+        }
+        let at_once = rustix::event::Timespec::default();
+        let _interrupted = poll(&mut polled, if may_sleep { None } else { Some(&at_once) });
+        let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
+        if ready[0] {
+            return true;
+        }
+        if ready[1] {
+            self.let_in();
+        }
+        for (client, ready) in clients.iter().zip(&ready[2..]) {
+            if *ready && !client.hear() {
+                self.show_out(client);
+            }
+        }
+        false
+    }
+
+    fn let_in(&self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        while let Ok(socket) = rustix::net::accept_with(self.desk.listener.as_fd(), flags) {
+            if let Err(why) = self.desk.clients.add(socket) {
+                tracing::warn!("a program stays with the kernel: {why}");
+            }
+        }
+    }
+
+    /// What it has in flight is finished; its memory goes with the last of it.
+    fn show_out(&self, client: &Arc<Client>) {
+        self.desk.calls_of_gone.fetch_add(client.calls.load(Relaxed), Relaxed);
+        self.desk.clients.remove(client);
+    }
+}
+
+/// A moment without a look at the clock.
+fn spin(clients: &[Arc<Client>]) {
+    for _ in 0..TURNS {
+        if clients.iter().any(|client| client.server.has_calls()) {
+            return;
+        }
+        std::hint::spin_loop();
+    }
+}
+
+fn answer(client: &Client, slot: usize, answer: Answer) {
+    client.server.answer(slot, &answer.encode());
+}
+
+fn counted(done: dfs::Result<usize>) -> Answer {
+    match done {
+        Ok(bytes) => Answer::Done(bytes as u32),
+        Err(error) => Answer::Failed(errno(&error) as u32),
+    }
+}

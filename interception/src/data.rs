@@ -1,0 +1,194 @@
+//! Reads and writes of open files through the door.
+
+use std::os::fd::BorrowedFd;
+
+use daos_types::door::{Answer, Ask, Token};
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::process::Resource;
+
+use crate::doors;
+use crate::fds::{self, Known, Moving};
+use crate::{Outcome, report};
+
+/// A program's memory, in parts, as readv(2) and writev(2) have it; whoever makes one vouches for it.
+pub(crate) trait Parts {
+    fn bytes(&self) -> usize;
+    /// `take` gets the bytes from `from` on, `len` of them, in pieces, with where each is from `from`.
+    fn read(&self, from: usize, len: usize, take: &mut dyn FnMut(usize, &[u8]));
+    /// As `read`, to be filled.
+    fn fill(&mut self, from: usize, len: usize, fill: &mut dyn FnMut(usize, &mut [u8]));
+}
+
+/// Where in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// Where the descriptor is, which moves.
+    Offset,
+    Position(i64),
+}
+
+struct File<'f> {
+    fd: BorrowedFd<'f>,
+    known: Known,
+    token: Token,
+    flags: OFlags,
+}
+
+/// The file behind a descriptor, if it goes through the door.
+fn file(fd: i32) -> Option<File<'static>> {
+    let known = fds::known(fd)?;
+    let file = borrow(fd);
+    if doors::identity(file) != Some((known.device, known.inode)) {
+        fds::forget(fd);
+        return None;
+    }
+    let flags = rustix::fs::fcntl_getfl(file).ok()?;
+    let token = match known.token {
+        Some(token) => token,
+        None => match doors::ask_pass(file).and_then(|pass| pass.token) {
+            Some(token) => {
+                fds::ready(fd, token);
+                token
+            }
+            None => {
+                fds::forget(fd);
+                return None;
+            }
+        },
+    };
+    Some(File { fd: file, known, token, flags })
+}
+
+#[allow(unsafe_code)]
+fn borrow(fd: i32) -> BorrowedFd<'static> {
+    // SAFETY: not -1, because it is known; that it is open, and what it is, is asked of the kernel before anything else.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+pub(crate) fn read(fd: i32, parts: &mut dyn Parts, at: At) -> Outcome {
+    let Some(file) = file(fd) else { return Outcome::Bypass };
+    let outcome = file.transfer(fd, at, parts.bytes(), |file, offset, from, len| {
+        file.read_piece(offset, from, len, parts)
+    });
+    report::count_if(outcome, report::READ);
+    outcome
+}
+
+pub(crate) fn write(fd: i32, parts: &dyn Parts, at: At) -> Outcome {
+    let Some(file) = file(fd) else { return Outcome::Bypass };
+    if file.flags.contains(OFlags::APPEND) || file.is_limited(at, parts.bytes()) {
+        return Outcome::Bypass;
+    }
+    let outcome = file.transfer(fd, at, parts.bytes(), |file, offset, from, len| {
+        file.write_piece(offset, from, len, parts)
+    });
+    report::count_if(outcome, report::WRITE);
+    outcome
+}
+
+impl File<'_> {
+    /// Some limit of the process may be reached: the kernel knows what follows from it.
+    fn is_limited(&self, at: At, len: usize) -> bool {
+        let limit = rustix::process::getrlimit(Resource::Fsize).current;
+        let end = match at {
+            At::Position(offset) => (offset as u64).saturating_add(len as u64),
+            At::Offset => u64::MAX,
+        };
+        limit.is_some_and(|limit| end > limit)
+    }
+
+    /// Goes through the bytes in pieces that fit into a call, and moves the offset if that is asked for.
+    fn transfer(
+        &self,
+        fd: i32,
+        at: At,
+        bytes: usize,
+        mut piece: impl FnMut(&Self, u64, usize, usize) -> Option<Answer>,
+    ) -> Outcome {
+        let _moving = match at {
+            At::Position(_) => None,
+            // Somebody else moves it too, whom only the kernel knows.
+            At::Offset if !self.known.is_own => return Outcome::Bypass,
+            At::Offset => match Moving::begin(fd) {
+                Some(moving) => Some(moving),
+                None => return Outcome::Bypass,
+            },
+        };
+        let start = match at {
+            At::Position(offset) => u64::try_from(offset).ok(),
+            At::Offset => rustix::fs::tell(self.fd).ok(),
+        };
+        // Offsets that no file has are refused by the kernel, in its words.
+        let Some(start) =
+            start.filter(|start| start.saturating_add(bytes as u64) <= i64::MAX as u64)
+        else {
+            return Outcome::Bypass;
+        };
+        let (Some(piece_bytes), true) = (doors::data_bytes(self.known.door), bytes > 0) else {
+            return Outcome::Bypass;
+        };
+        let mut done = 0;
+        let outcome = loop {
+            let len = (bytes - done).min(piece_bytes);
+            match piece(self, start + done as u64, done, len) {
+                Some(Answer::Done(now)) => {
+                    done += (now as usize).min(len);
+                    if (now as usize) < len || done == bytes {
+                        break Outcome::Done(done);
+                    }
+                }
+                // What was done before is an answer; the next call meets the error again.
+                _ if done > 0 => break Outcome::Done(done),
+                // The kernel has the last word on what a descriptor is good for.
+                Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => {
+                    break Outcome::Failed(errno as i32);
+                }
+                _ => {
+                    fds::forget(fd);
+                    break Outcome::Bypass;
+                }
+            }
+        };
+        if let (At::Offset, Outcome::Done(done)) = (at, outcome)
+            && rustix::fs::seek(self.fd, SeekFrom::Start(start + done as u64)).is_err()
+        {
+            return Outcome::Failed(libc::EIO);
+        }
+        outcome
+    }
+
+    fn read_piece(
+        &self,
+        offset: u64,
+        from: usize,
+        len: usize,
+        parts: &mut dyn Parts,
+    ) -> Option<Answer> {
+        let ask = Ask::Read { token: self.token, offset, len: len as u32 };
+        doors::ask(
+            self.known.door,
+            ask,
+            |_| {},
+            |slot, answer| {
+                if let Answer::Done(got) = answer {
+                    let got = (got as usize).min(len);
+                    parts.fill(from, got, &mut |at, room| slot.get_data(at, room));
+                }
+            },
+        )
+    }
+
+    fn write_piece(
+        &self,
+        offset: u64,
+        from: usize,
+        len: usize,
+        parts: &dyn Parts,
+    ) -> Option<Answer> {
+        let ask = Ask::Write { token: self.token, offset, len: len as u32 };
+        let put = |slot: &daos_fabric::shm::Slot<'_>| {
+            parts.read(from, len, &mut |at, bytes| slot.put_data(at, bytes))
+        };
+        doors::ask(self.known.door, ask, put, |_, _| {})
+    }
+}

@@ -1,0 +1,363 @@
+//! The mounts of dfuse, and the way to each one's door.
+//!
+//! # Invariants
+//! 1. A door belongs to the process that came to it: a child made by fork or clone has none of it.
+//! 2. Descriptors of ours may be closed by the program (closefrom) and their numbers be another file's: before one is used its inode is looked at.
+
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::ffi::CStr;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+
+use daos_fabric::shm::{BODY_BYTES_MAX, Client, WORDS};
+use daos_types::door::{
+    Answer, Ask, IOCTL_PASS, PASS_BYTES, Pass, VERSION, WORD_OPENING, WORD_THREADS,
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+
+/// Mounts that a program comes to; of others, the kernel is the way.
+pub(crate) const DOORS_MAX: usize = 8;
+/// Turns that a call is waited for without the kernel, if there is a CPU for the other side: some 30 us.
+const SPINS: u32 = 1500;
+/// Where our descriptors are, out of the way of a program's.
+const FD_FROM: RawFd = 900;
+const FUSE_SUBTYPE: &[u8] = b"fuse.dfuse";
+
+const EMPTY: u32 = 0;
+/// Its mount is known.
+const FOUND: u32 = 1;
+const COMING: u32 = 2;
+const THERE: u32 = 3;
+/// There is no way to it from here.
+const CLOSED: u32 = 4;
+
+struct Door {
+    state: AtomicU32,
+    device: AtomicU64,
+    /// The process that came to it.
+    pid: AtomicI32,
+    socket: AtomicI32,
+    socket_inode: AtomicU64,
+    client: UnsafeCell<MaybeUninit<Client>>,
+    root: UnsafeCell<[u8; ROOT_BYTES]>,
+}
+
+/// Longer mountpoints are not used.
+const ROOT_BYTES: usize = 256;
+
+// SAFETY: `client` and `root` are written by the one thread that has moved the state to COMING, or to FOUND from EMPTY under
+// `SEARCHING`, and read by others only after they have seen THERE, or FOUND, which is stored after that.
+unsafe impl Sync for Door {}
+
+static DOORS: [Door; DOORS_MAX] = [const {
+    Door {
+        state: AtomicU32::new(EMPTY),
+        device: AtomicU64::new(0),
+        pid: AtomicI32::new(0),
+        socket: AtomicI32::new(-1),
+        socket_inode: AtomicU64::new(0),
+        client: UnsafeCell::new(MaybeUninit::uninit()),
+        root: UnsafeCell::new([0; ROOT_BYTES]),
+    }
+}; DOORS_MAX];
+
+/// 0: the table of mounts has not been read; 1: somebody reads it; 2: it has been read.
+static SEARCHED: AtomicU32 = AtomicU32::new(0);
+static SPINS_HERE: AtomicU32 = AtomicU32::new(u32::MAX);
+
+fn pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// Device number and inode of a descriptor, as the kernel has them.
+pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let statx = rustix::fs::statx(fd, c"", flags, StatxFlags::INO).ok()?;
+    let device = rustix::fs::makedev(statx.stx_dev_major, statx.stx_dev_minor);
+    Some((device, statx.stx_ino))
+}
+
+/// Where a file of this device would be used, if that is a mount of dfuse.
+pub(crate) fn door_of(device: u64) -> Option<usize> {
+    DOORS
+        .iter()
+        .position(|door| door.state.load(Acquire) != EMPTY && door.device.load(Relaxed) == device)
+}
+
+/// Comes to the doors of all mounts that there are, once; whether there is one.
+pub(crate) fn come() -> bool {
+    if SEARCHED.load(Acquire) != 2 {
+        if SEARCHED.compare_exchange(0, 1, AcqRel, Acquire).is_err() {
+            // Another thread does, or a signal came in between: this call is the kernel's.
+            return false;
+        }
+        search();
+        SEARCHED.store(2, Release);
+    }
+    let mut any = false;
+    for door in &DOORS {
+        any |= match door.state.load(Acquire) {
+            THERE => door.pid.load(Relaxed) == pid(),
+            FOUND if door.state.compare_exchange(FOUND, COMING, AcqRel, Relaxed).is_ok() => {
+                let came = door.come().is_some();
+                door.state.store(if came { THERE } else { CLOSED }, Release);
+                came
+            }
+            _ => false,
+        };
+    }
+    any
+}
+
+/// Finds mounts of dfuse in the table of mounts.
+fn search() {
+    let Ok(table) =
+        rustix::fs::open(c"/proc/self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    else {
+        return;
+    };
+    let mut room = [0; 8192];
+    let mut held = 0;
+    let mut doors = DOORS.iter();
+    while let Ok(len) = rustix::io::read(&table, &mut room[held..]) {
+        held += len;
+        let Some(end) = room[..held].iter().rposition(|byte| *byte == b'\n').map(|at| at + 1)
+        else {
+            return;
+        };
+        for line in room[..end].split(|byte| *byte == b'\n') {
+            if let Some((device, root)) = mount_of(line)
+                && let Some(door) = doors.next()
+            {
+                door.found(device, root);
+            }
+        }
+        room.copy_within(end..held, 0);
+        held -= end;
+        if len == 0 {
+            return;
+        }
+    }
+}
+
+/// Device and mountpoint in a line of mountinfo(5), of a mount of dfuse whose mountpoint has no strange characters.
+fn mount_of(line: &[u8]) -> Option<(u64, &[u8])> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
+    let (inside, root) = (fields.next()?, fields.next()?);
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    (kind == FUSE_SUBTYPE && inside == b"/" && root.len() < ROOT_BYTES && !root.contains(&b'\\'))
+        .then_some((device, root))
+}
+
+impl Door {
+    fn found(&self, device: u64, root: &[u8]) {
+        // SAFETY: only the thread that searches writes here, before the state says FOUND (see `Sync`).
+        let room = unsafe { &mut *self.root.get() };
+        room[..root.len()].copy_from_slice(root);
+        self.device.store(device, Relaxed);
+        self.state.store(FOUND, Release);
+    }
+
+    fn come(&self) -> Option<()> {
+        // SAFETY: nobody writes it after FOUND (see `Sync`).
+        let root = CStr::from_bytes_until_nul(unsafe { &*self.root.get() }).ok()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let root = rustix::fs::open(root, flags, Mode::empty()).ok()?;
+        if identity(root.as_fd())?.0 != self.device.load(Relaxed) {
+            return None; // Something else is mounted there.
+        }
+        let pass = ask_pass(root.as_fd())?;
+        let (socket, client) = connect(&pass)?;
+        let socket = aside(socket)?;
+        self.socket_inode.store(identity(socket.as_fd())?.1, Relaxed);
+        self.socket.store(socket.into_raw_fd(), Relaxed);
+        self.pid.store(pid(), Relaxed);
+        // SAFETY: only the thread that moved the state to COMING is here.
+        unsafe { (*self.client.get()).write(client) };
+        Some(())
+    }
+
+    fn client(&self) -> Option<&Client> {
+        let there = self.state.load(Acquire) == THERE && self.pid.load(Relaxed) == pid();
+        // SAFETY: it was written before the state was THERE, and is never written again.
+        there.then(|| unsafe { (*self.client.get()).assume_init_ref() })
+    }
+
+    /// The socket, if the program has not closed it and opened something else in its place.
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        let fd = self.socket.load(Relaxed);
+        if fd < 0 {
+            return None;
+        }
+        // SAFETY: whether it is open, and what it is, is looked at before it is used.
+        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+        (identity(socket)?.1 == self.socket_inode.load(Relaxed)).then_some(socket)
+    }
+
+    fn ring(&self) {
+        match self.socket() {
+            Some(socket) => {
+                let _ = rustix::net::send(socket, b"!", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            }
+            None => self.state.store(CLOSED, Release),
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        let Some(socket) = self.socket() else { return false };
+        let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+        match poll(&mut polled, Some(&rustix::event::Timespec::default())) {
+            Ok(_) => polled[0].revents().is_empty(),
+            Err(_) => true,
+        }
+    }
+}
+
+/// What the mount says of an open file or directory of it.
+pub(crate) fn ask_pass(fd: BorrowedFd<'_>) -> Option<Pass> {
+    let mut bytes = [0u8; PASS_BYTES];
+    // SAFETY: the command says that the kernel writes PASS_BYTES to where the argument points, and there is room for them.
+    let asked = unsafe {
+        libc::syscall(
+            libc::SYS_ioctl,
+            fd.as_raw_fd(),
+            IOCTL_PASS as libc::c_ulong,
+            bytes.as_mut_ptr(),
+        )
+    };
+    (asked == 0).then(|| Pass::decode(&bytes)).flatten()
+}
+
+fn connect(pass: &Pass) -> Option<(OwnedFd, Client)> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).ok()?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new_abstract_name(pass.name()).ok()?).ok()?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut version = [0; 4];
+    let mut parts = [IoSliceMut::new(&mut version)];
+    rustix::net::recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+    let memory = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    })?;
+    if u32::from_le_bytes(version) != VERSION {
+        return None;
+    }
+    let client = Client::new(memory.as_fd()).ok()?;
+    Some((socket, client))
+}
+
+/// Moves a descriptor to where programs have none.
+fn aside(fd: OwnedFd) -> Option<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(&fd, FD_FROM)
+        .or_else(|_| rustix::io::fcntl_dupfd_cloexec(&fd, 10))
+        .ok()
+}
+
+/// How long it is worth to wait without the kernel: not at all on one CPU.
+fn spins() -> u32 {
+    let known = SPINS_HERE.load(Relaxed);
+    if known != u32::MAX {
+        return known;
+    }
+    let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
+    let spins = if cpus > 1 { SPINS } else { 0 };
+    SPINS_HERE.store(spins, Relaxed);
+    spins
+}
+
+/// Asks at a door. `put` fills the slot's data before, `get` takes it after; `None`: the kernel is to do it.
+pub(crate) fn ask(
+    index: usize,
+    ask: Ask,
+    put: impl FnOnce(&daos_fabric::shm::Slot<'_>),
+    get: impl FnOnce(&daos_fabric::shm::Slot<'_>, Answer),
+) -> Option<Answer> {
+    let door = DOORS.get(index)?;
+    let mut slot = door.client()?.claim()?;
+    put(&slot);
+    let mut room = [0; BODY_BYTES_MAX];
+    let called = slot.call(&ask.encode(), &mut room, spins(), || door.ring(), || door.is_there());
+    let Ok(len) = called else {
+        door.state.store(CLOSED, Release);
+        return None;
+    };
+    let answer = Answer::decode(&room[..len])?;
+    get(&slot, answer);
+    Some(answer)
+}
+
+/// Bytes that one call carries.
+pub(crate) fn data_bytes(index: usize) -> Option<usize> {
+    Some(DOORS.get(index)?.client()?.shape().data_bytes)
+}
+
+/// While it lives, every door knows that this thread is opening a file for it.
+pub(crate) struct Opening([Option<u8>; DOORS_MAX]);
+
+impl Opening {
+    pub(crate) fn begin() -> Self {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+        Self(std::array::from_fn(|index| {
+            let client = DOORS[index].client()?;
+            client.word(WORD_OPENING).fetch_add(1, AcqRel);
+            let free = |word: &usize| {
+                client.word(*word).compare_exchange(0, thread, AcqRel, Relaxed).is_ok()
+            };
+            match (WORD_THREADS..WORDS).find(free) {
+                Some(word) => Some(word as u8),
+                None => {
+                    client.word(WORD_OPENING).fetch_sub(1, AcqRel);
+                    None
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        for (index, word) in self.0.iter().enumerate() {
+            if let (Some(word), Some(client)) = (word, DOORS[index].client()) {
+                client.word((*word).into()).store(0, Release);
+                client.word(WORD_OPENING).fetch_sub(1, AcqRel);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_dfuse_are_told_from_others() {
+        let line =
+            b"41 29 0:45 / /mnt/daos rw,nosuid shared:9 - fuse.dfuse dfuse:/store rw,user_id=0";
+        assert_eq!(mount_of(line), Some((rustix::fs::makedev(0, 45), &b"/mnt/daos"[..])));
+        for other in [
+            &b"41 29 0:45 / /mnt/x rw - fuse.sshfs dfuse rw"[..],
+            b"41 29 0:45 /sub /mnt/x rw - fuse.dfuse d rw",
+            b"41 29 0:45 / /mnt/a\\040b rw - fuse.dfuse d rw",
+            b"41 29 0:45",
+            b"",
+        ] {
+            assert_eq!(mount_of(other), None);
+        }
+    }
+}

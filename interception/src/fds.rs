@@ -1,0 +1,164 @@
+//! What is known of each descriptor.
+//!
+//! # Invariants
+//! 1. Words of one entry may be read while another thread closes it and opens something else: then they do not fit together, which the door
+//!    (a token that nobody has) or the look at the inode finds out.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+use daos_types::door::Token;
+use rustix::thread::{gettid, sched_yield};
+
+/// As many as a process may have here; those above are the kernel's.
+const FDS_MAX: usize = 1 << 16;
+
+/// Nothing is known: the kernel's.
+const UNKNOWN: u8 = 0;
+/// Opened here for the door, and not used yet.
+const OPENED: u8 = 1;
+/// The door knows it.
+const READY: u8 = 2;
+
+pub(crate) struct Fd {
+    state: AtomicU8,
+    door: AtomicU8,
+    /// How often anything was shared when it was opened: somebody else may have its offset since.
+    era: AtomicU32,
+    device: AtomicU64,
+    inode: AtomicU64,
+    token: [AtomicU64; 2],
+    /// The thread that moves the offset; of a duplicate, what is in the entry of the first.
+    moving: AtomicU32,
+    first: AtomicU32,
+}
+
+const NEW: Fd = Fd {
+    state: AtomicU8::new(UNKNOWN),
+    door: AtomicU8::new(0),
+    era: AtomicU32::new(0),
+    device: AtomicU64::new(0),
+    inode: AtomicU64::new(0),
+    token: [const { AtomicU64::new(0) }; 2],
+    moving: AtomicU32::new(0),
+    first: AtomicU32::new(0),
+};
+
+static FDS: [Fd; FDS_MAX] = [NEW; FDS_MAX];
+static ERA: AtomicU32 = AtomicU32::new(0);
+
+/// What a descriptor is, as far as the door is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) door: usize,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) token: Option<Token>,
+    /// Nobody else has its offset.
+    pub(crate) is_own: bool,
+}
+
+fn entry(fd: i32) -> Option<&'static Fd> {
+    usize::try_from(fd).ok().and_then(|fd| FDS.get(fd))
+}
+
+/// A file was opened for the door.
+pub(crate) fn opened(fd: i32, door: usize, device: u64, inode: u64) {
+    let Some(entry) = entry(fd) else { return };
+    entry.state.store(UNKNOWN, Relaxed);
+    entry.door.store(door as u8, Relaxed);
+    entry.era.store(ERA.load(Acquire), Relaxed);
+    entry.device.store(device, Relaxed);
+    entry.inode.store(inode, Relaxed);
+    entry.first.store(fd as u32, Relaxed);
+    entry.state.store(OPENED, Release);
+}
+
+/// The door has given a token.
+pub(crate) fn ready(fd: i32, token: Token) {
+    let Some(entry) = entry(fd) else { return };
+    entry.token[0].store(token.0, Relaxed);
+    entry.token[1].store(token.1, Relaxed);
+    let _ = entry.state.compare_exchange(OPENED, READY, AcqRel, Relaxed);
+}
+
+/// It is closed, another file, or the kernel's from now on.
+pub(crate) fn forget(fd: i32) {
+    if let Some(entry) = entry(fd)
+        && entry.state.load(Relaxed) != UNKNOWN
+    {
+        entry.state.store(UNKNOWN, Release);
+    }
+}
+
+pub(crate) fn forget_range(first: u32, last: u32) {
+    let last = (last as usize).min(FDS_MAX - 1);
+    (first as usize..=last).for_each(|fd| forget(fd as i32));
+}
+
+/// `new` is a duplicate of `fd`, with the same offset.
+pub(crate) fn duplicated(fd: i32, new: i32) {
+    if fd == new {
+        return;
+    }
+    forget(new);
+    let (Some(from), Some(to)) = (entry(fd), entry(new)) else { return };
+    let state = from.state.load(Acquire);
+    if state == UNKNOWN {
+        return;
+    }
+    to.door.store(from.door.load(Relaxed), Relaxed);
+    to.era.store(from.era.load(Relaxed), Relaxed);
+    to.device.store(from.device.load(Relaxed), Relaxed);
+    to.inode.store(from.inode.load(Relaxed), Relaxed);
+    to.first.store(from.first.load(Relaxed), Relaxed);
+    for (to, from) in to.token.iter().zip(&from.token) {
+        to.store(from.load(Relaxed), Relaxed);
+    }
+    to.state.store(state, Release);
+}
+
+/// All that is open now is also a child's.
+pub(crate) fn share_all() {
+    ERA.fetch_add(1, AcqRel);
+}
+
+pub(crate) fn known(fd: i32) -> Option<Known> {
+    let entry = entry(fd)?;
+    let state = entry.state.load(Acquire);
+    if state == UNKNOWN {
+        return None;
+    }
+    let token = || Token(entry.token[0].load(Relaxed), entry.token[1].load(Relaxed));
+    Some(Known {
+        door: entry.door.load(Relaxed).into(),
+        device: entry.device.load(Relaxed),
+        inode: entry.inode.load(Relaxed),
+        token: (state == READY).then(token),
+        is_own: entry.era.load(Relaxed) == ERA.load(Acquire),
+    })
+}
+
+/// The right to move a descriptor's offset, among the threads of this process.
+pub(crate) struct Moving(&'static Fd);
+
+impl Moving {
+    /// `None`: this very thread has it, and a signal has come in between.
+    pub(crate) fn begin(fd: i32) -> Option<Self> {
+        let first = entry(fd)?.first.load(Relaxed);
+        let (entry, me) = (entry(first as i32)?, gettid().as_raw_nonzero().get() as u32);
+        loop {
+            match entry.moving.compare_exchange(0, me, Acquire, Relaxed) {
+                Ok(_) => return Some(Self(entry)),
+                Err(other) if other == me => return None,
+                Err(_) => sched_yield(),
+            }
+        }
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.0.moving.store(0, Release);
+    }
+}

@@ -1,0 +1,32 @@
+//! `LD_PRELOAD=libpil4dfs.so program`: reads and writes of a program on a dfuse mount, past FUSE.
+//!
+//! Every descriptor is the kernel's own, so whatever is not taken here works through the mount. `hooks.rs` has the C signatures and nothing else;
+//! what they do is safe code, which says whether it has done the call, failed it, or leaves it to the C library (`Outcome`).
+//!
+//! # Invariants
+//! 1. Nothing is allocated, and no lock of the C library is taken: a hook may run in a signal handler, before main and after exit.
+//! 2. A descriptor is used through the door only while it is the very file that was opened here (device and inode are looked at in each call), by the
+//!    process that opened it. In doubt the call is the kernel's, which is always right.
+//! 3. The kernel's offset of a descriptor is the only one.
+//!
+//! # Not here
+//! Any rule of a filesystem; who may open what (the kernel).
+
+mod data;
+mod doors;
+mod fds;
+mod hooks;
+mod opening;
+mod real;
+mod report;
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is done, with this result.
+    Done(usize),
+    /// It failed: `errno.h`'s number.
+    Failed(i32),
+    /// Nothing was done; it is the C library's.
+    Bypass,
+}

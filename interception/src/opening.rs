@@ -1,0 +1,42 @@
+//! Opening files: through the kernel, always; and what is to go through the door is told to it.
+
+use std::os::fd::BorrowedFd;
+
+use crate::{doors, fds, report};
+
+/// Whether what is opened so goes through the door. The kernel's cache is faster than any door, so what may be read again goes there; and where
+/// writes have to go to the end, the kernel keeps the offset.
+fn is_for_door(flags: i32) -> bool {
+    let writes_only = flags & libc::O_ACCMODE == libc::O_WRONLY;
+    let other = libc::O_APPEND | libc::O_PATH | libc::O_DIRECTORY;
+    (writes_only || flags & libc::O_DIRECT != 0) && flags & other == 0
+}
+
+/// Opens by `open`, which answers a descriptor, or less than 0.
+pub(crate) fn open(flags: i32, open: impl FnOnce() -> i32) -> i32 {
+    if !is_for_door(flags) || !doors::come() {
+        let fd = open();
+        fds::forget(fd);
+        return fd;
+    }
+    let opening = doors::Opening::begin();
+    let fd = open();
+    drop(opening);
+    fds::forget(fd);
+    if fd >= 0 {
+        note(fd);
+    }
+    fd
+}
+
+#[allow(unsafe_code)]
+fn note(fd: i32) {
+    // SAFETY: it was opened just now, and this call has not given it to anybody yet.
+    let file = unsafe { BorrowedFd::borrow_raw(fd) };
+    if let Some((device, inode)) = doors::identity(file)
+        && let Some(door) = doors::door_of(device)
+    {
+        fds::opened(fd, door, device, inode);
+        report::count(report::OPEN);
+    }
+}
