@@ -37,6 +37,9 @@ struct File<'f> {
 /// The file behind a descriptor, if it goes through the door.
 fn file(fd: i32) -> Option<File<'static>> {
     let known = fds::known(fd)?;
+    if known.token.is_none() && fds::is_patient(fd) {
+        return None;
+    }
     let file = borrow(fd);
     if doors::identity(file) != Some((known.device, known.inode)) {
         fds::forget(fd);

@@ -119,6 +119,22 @@ pub(crate) fn come() -> bool {
     any
 }
 
+/// In a child: the doors are its parent's, whose end dfuse would not see while this process has its socket. It may come to them itself.
+pub(crate) fn leave() {
+    for door in &DOORS {
+        if door.state.load(Acquire) != THERE || door.pid.load(Relaxed) == pid() {
+            continue;
+        }
+        if door.socket().is_some() {
+            // SAFETY: it is this process's copy of our socket, as was just looked at, and nobody here uses it.
+            unsafe { rustix::io::close(door.socket.load(Relaxed)) };
+        }
+        door.socket.store(-1, Relaxed);
+        // The memory is not in this process, so what is in `client` is written over, not dropped.
+        door.state.store(FOUND, Release);
+    }
+}
+
 /// Finds mounts of dfuse in the table of mounts.
 fn search() {
     let Ok(table) =

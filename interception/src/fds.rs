@@ -23,6 +23,8 @@ const READY: u8 = 2;
 pub(crate) struct Fd {
     state: AtomicU8,
     door: AtomicU8,
+    /// Calls that still go through the kernel, because a pass costs as much as two of them and few files get many.
+    patience: AtomicU8,
     /// How often anything was shared when it was opened: somebody else may have its offset since.
     era: AtomicU32,
     device: AtomicU64,
@@ -36,6 +38,7 @@ pub(crate) struct Fd {
 const NEW: Fd = Fd {
     state: AtomicU8::new(UNKNOWN),
     door: AtomicU8::new(0),
+    patience: AtomicU8::new(0),
     era: AtomicU32::new(0),
     device: AtomicU64::new(0),
     inode: AtomicU64::new(0),
@@ -63,10 +66,11 @@ fn entry(fd: i32) -> Option<&'static Fd> {
 }
 
 /// A file was opened for the door.
-pub(crate) fn opened(fd: i32, door: usize, device: u64, inode: u64) {
+pub(crate) fn opened(fd: i32, door: usize, device: u64, inode: u64, patience: u8) {
     let Some(entry) = entry(fd) else { return };
     entry.state.store(UNKNOWN, Relaxed);
     entry.door.store(door as u8, Relaxed);
+    entry.patience.store(patience, Relaxed);
     entry.era.store(ERA.load(Acquire), Relaxed);
     entry.device.store(device, Relaxed);
     entry.inode.store(inode, Relaxed);
@@ -80,6 +84,12 @@ pub(crate) fn ready(fd: i32, token: Token) {
     entry.token[0].store(token.0, Relaxed);
     entry.token[1].store(token.1, Relaxed);
     let _ = entry.state.compare_exchange(OPENED, READY, AcqRel, Relaxed);
+}
+
+/// Whether this call, the next of a descriptor that has no token yet, still goes through the kernel.
+pub(crate) fn is_patient(fd: i32) -> bool {
+    let one_less = |patience: u8| patience.checked_sub(1);
+    entry(fd).is_some_and(|entry| entry.patience.fetch_update(Relaxed, Relaxed, one_less).is_ok())
 }
 
 /// It is closed, another file, or the kernel's from now on.
@@ -108,6 +118,7 @@ pub(crate) fn duplicated(fd: i32, new: i32) {
         return;
     }
     to.door.store(from.door.load(Relaxed), Relaxed);
+    to.patience.store(from.patience.load(Relaxed), Relaxed);
     to.era.store(from.era.load(Relaxed), Relaxed);
     to.device.store(from.device.load(Relaxed), Relaxed);
     to.inode.store(from.inode.load(Relaxed), Relaxed);

@@ -12,6 +12,9 @@ fn is_for_door(flags: i32) -> bool {
     (writes_only || flags & libc::O_DIRECT != 0) && flags & other == 0
 }
 
+/// Writes of a file that was opened to be written that go through the kernel first, which is as good as the door for them.
+const PATIENCE: u8 = 2;
+
 /// Opens by `open`, which answers a descriptor, or less than 0.
 pub(crate) fn open(flags: i32, open: impl FnOnce() -> i32) -> i32 {
     if !is_for_door(flags) || !doors::come() {
@@ -24,19 +27,20 @@ pub(crate) fn open(flags: i32, open: impl FnOnce() -> i32) -> i32 {
     drop(opening);
     fds::forget(fd);
     if fd >= 0 {
-        note(fd);
+        // What is read through the kernel is the kernel's from then on.
+        note(fd, if flags & libc::O_ACCMODE == libc::O_WRONLY { PATIENCE } else { 0 });
     }
     fd
 }
 
 #[allow(unsafe_code)]
-fn note(fd: i32) {
+fn note(fd: i32, patience: u8) {
     // SAFETY: it was opened just now, and this call has not given it to anybody yet.
     let file = unsafe { BorrowedFd::borrow_raw(fd) };
     if let Some((device, inode)) = doors::identity(file)
         && let Some(door) = doors::door_of(device)
     {
-        fds::opened(fd, door, device, inode);
+        fds::opened(fd, door, device, inode, patience);
         report::count(report::OPEN);
     }
 }

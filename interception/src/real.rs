@@ -42,11 +42,15 @@ extern "C" fn prepare() {
     }
     crate::report::prepare();
     // SAFETY: handlers of ours, which only change atomics.
-    unsafe { libc::pthread_atfork(Some(before_fork), None, None) };
+    unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
 }
 
 extern "C" fn before_fork() {
     crate::fds::share_all();
+}
+
+extern "C" fn in_child() {
+    crate::doors::leave();
 }
 
 extern "C" fn finish() {

@@ -1,7 +1,7 @@
 //! Which files are used through the door, and when they are the kernel's alone.
 //!
 //! A file is the door's while every open handle of it was opened by somebody who means to use the door (*tagged*: the kernel keeps no pages
-//! for those), and nobody has read or written it through the kernel. Anything else makes it the kernel's until its last tagged handle is
+//! for those), and nobody has read it through the kernel, or written to it by the kernel's pages. Anything else makes it the kernel's until its last tagged handle is
 //! closed. The door's calls are carried out here, and clients keep nothing; so there is nobody to ask before a file changes hands: what is
 //! in flight is waited for, and what comes later is refused.
 //!
@@ -96,11 +96,13 @@ impl Grants {
         self.files.load(SeqCst)
     }
 
-    /// A tagged handle was opened. `opens`: how many handles the file has in all. True: the kernel is to keep no pages for it.
-    pub fn opened(&self, tagged: Tagged, opens: impl FnOnce() -> u64) -> bool {
+    /// A tagged handle was opened; `is_new`: with its file made. `opens`: how many handles the file has in all. True: the kernel is to keep
+    /// no pages for it.
+    pub fn opened(&self, tagged: Tagged, is_new: bool, opens: impl FnOnce() -> u64) -> bool {
         {
             let mut state = self.state();
             let file = state.files.entry(tagged.ino).or_default();
+            file.prepared |= is_new;
             file.handles.push((tagged.handle, tagged.flags, None));
             self.files.store(state.files.len() as u64, SeqCst);
         }
@@ -110,6 +112,14 @@ impl Grants {
         let Some(file) = state.files.get_mut(&tagged.ino) else { return false };
         file.kernel |= opens > file.handles.len() as u64;
         !file.kernel
+    }
+
+    /// Whether a write through the kernel is one of a descriptor that came for the door, past the kernel's pages: it changes nothing about
+    /// who has the file.
+    pub fn is_tagged(&self, ino: Ino, handle: Handle) -> bool {
+        let state = self.state();
+        let file = state.files.get(&ino);
+        file.is_some_and(|file| file.handles.iter().any(|(of, ..)| *of == handle))
     }
 
     /// Somebody uses the file through the kernel: after this nothing of the door is under way there, nor will be.
@@ -250,7 +260,7 @@ mod tests {
 
     fn one_writer() -> Arc<Grants> {
         let grants = Arc::new(Grants::default());
-        assert!(grants.opened(tagged(1, libc::O_WRONLY), || 1));
+        assert!(grants.opened(tagged(1, libc::O_WRONLY), false, || 1));
         assert_eq!(grants.token(FILE, Handle(1), || TOKEN), Some(TOKEN));
         assert!(matches!(grants.begin(TOKEN, true), Begun::Unprepared(FILE)));
         grants.prepared(FILE, true);
@@ -272,12 +282,12 @@ mod tests {
     #[test]
     fn a_file_that_others_have_open_is_the_kernels() {
         let grants = Arc::new(Grants::default());
-        assert!(!grants.opened(tagged(1, libc::O_RDWR), || 2));
+        assert!(!grants.opened(tagged(1, libc::O_RDWR), false, || 2));
         assert_eq!(grants.token(FILE, Handle(1), || TOKEN), None);
         // Two of the door's are together.
         grants.released(FILE, Handle(1));
-        assert!(grants.opened(tagged(1, libc::O_RDWR), || 1));
-        assert!(grants.opened(tagged(2, libc::O_RDWR), || 2));
+        assert!(grants.opened(tagged(1, libc::O_RDWR), false, || 1));
+        assert!(grants.opened(tagged(2, libc::O_RDWR), false, || 2));
     }
 
     #[test]

@@ -174,10 +174,15 @@ impl<F: Filesystem> Serve<F> {
             }
             begun => begun,
         };
+        let owed = Owed {
+            client: client.clone(),
+            slot: taken.slot,
+            answer: Answer::Failed(libc::EIO as u32),
+        };
         match begun {
-            Begun::Granted(in_flight) => self.carry_out(client.clone(), taken.slot, ask, in_flight),
-            Begun::Kernel | Begun::Unprepared(_) => answer(client, taken.slot, Answer::Kernel),
-            Begun::NoHandle => answer(client, taken.slot, Answer::Failed(libc::EBADF as u32)),
+            Begun::Granted(in_flight) => self.carry_out(owed, ask, in_flight),
+            Begun::Kernel | Begun::Unprepared(_) => owed.pay(Answer::Kernel),
+            Begun::NoHandle => owed.pay(Answer::Failed(libc::EBADF as u32)),
         }
     }
 
@@ -188,25 +193,25 @@ impl<F: Filesystem> Serve<F> {
         self.desk.grants.prepared(ino, told);
     }
 
-    fn carry_out(&self, client: Arc<Client>, slot: usize, ask: Ask, in_flight: InFlight) {
+    fn carry_out(&self, owed: Owed, ask: Ask, in_flight: InFlight) {
         let (fs, Tagged { ino, handle, flags }) = (self.fs.clone(), in_flight.of);
         match ask {
             Ask::Read { offset, len, .. } => self.executor.spawn(async move {
-                let len = (len as usize).min(client.server.shape().data_bytes);
+                let len = (len as usize).min(owed.client.server.shape().data_bytes);
                 let read = fs.read(ino, handle, offset, len).await;
                 drop(in_flight);
-                let done = read.map(|data| client.server.put_data(slot, 0, &data));
-                answer(&client, slot, counted(done));
+                let done = read.map(|data| owed.client.server.put_data(owed.slot, 0, &data));
+                owed.pay(counted(done));
             }),
             Ask::Write { offset, len, .. } => {
-                let data = Bytes::from(client.server.data(slot, 0, len as usize));
-                let kill_priv = client.uid != 0;
+                let data = Bytes::from(owed.client.server.data(owed.slot, 0, len as usize));
+                let kill_priv = owed.client.uid != 0;
                 let sync = flags & (libc::O_SYNC | libc::O_DSYNC) != 0;
                 let write = Write { ino, handle, offset, data, append: false, sync, kill_priv };
                 self.executor.spawn(async move {
                     let written = fs.write(write).await;
                     drop(in_flight);
-                    answer(&client, slot, counted(written));
+                    owed.pay(counted(written));
                 });
             }
         }
@@ -265,8 +270,23 @@ fn spin(clients: &[Arc<Client>]) {
     }
 }
 
-fn answer(client: &Client, slot: usize, answer: Answer) {
-    client.server.answer(slot, &answer.encode());
+/// The answer of a call; dropped without another it is an I/O error, so that no program waits for ever.
+struct Owed {
+    client: Arc<Client>,
+    slot: usize,
+    answer: Answer,
+}
+
+impl Owed {
+    fn pay(mut self, answer: Answer) {
+        self.answer = answer;
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.client.server.answer(self.slot, &self.answer.encode());
+    }
 }
 
 fn counted(done: dfs::Result<usize>) -> Answer {

@@ -142,11 +142,11 @@ impl<F: Filesystem> View<F> {
     }
 
     /// A file was opened; true if the kernel is to keep no pages for this handle.
-    async fn let_in(&self, ino: Ino, handle: Handle, flags: i32, tagged: bool) -> bool {
+    async fn let_in(&self, opened: Tagged, tagged: bool, is_new: bool) -> bool {
         let Some(desk) = &self.desk else { return false };
+        let ino = opened.ino;
         if tagged {
-            let tagged = Tagged { ino, handle, flags };
-            return desk.grants.opened(tagged, || self.fs.opens(ino));
+            return desk.grants.opened(opened, is_new, || self.fs.opens(ino));
         }
         desk.grants.kernel_uses(ino).await;
         false
@@ -301,7 +301,9 @@ impl<F: Filesystem> Adapter<F> {
         let view = self.view.clone();
         let call = async move {
             let (entry, opened) = call.await?;
-            let is_doors = view.let_in(entry.attr.ino, opened.handle, flags, tagged).await;
+            let handle = Tagged { ino: entry.attr.ino, handle: opened.handle, flags };
+            // Whether this call has made it, or found it, is not known here.
+            let is_doors = view.let_in(handle, tagged, flags & libc::O_EXCL != 0).await;
             Ok((entry, opened, is_doors))
         };
         self.run(reply, call, |view, reply, (entry, opened, is_doors)| {
@@ -412,7 +414,8 @@ impl<F: Filesystem> Adapter<F> {
                 let tagged = view.is_tagged(header, flags);
                 let call = async move {
                     let opened = fs.open(ino, flags).await?;
-                    let is_doors = view.let_in(ino, opened.handle, flags, tagged).await;
+                    let handle = Tagged { ino, handle: opened.handle, flags };
+                    let is_doors = view.let_in(handle, tagged, false).await;
                     Ok((opened, is_doors))
                 };
                 self.run(reply, call, move |view, reply, (opened, is_doors)| {
@@ -521,7 +524,9 @@ impl<F: Filesystem> Adapter<F> {
         };
         let (fs, grants) = (self.fs(), self.view.busy_grants());
         self.written(reply, async move {
-            if let Some(grants) = grants {
+            if let Some(grants) = grants
+                && (from_cache || !grants.is_tagged(write.ino, write.handle))
+            {
                 grants.kernel_uses(write.ino).await;
             }
             fs.write(write).await
