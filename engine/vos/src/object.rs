@@ -78,15 +78,15 @@ impl ObjectKey {
     }
 
     /// The first key that a pair of the object from `key` on can have.
-    fn from_pair(&self, key: &[u8]) -> SmallVec<[u8; 96]> {
+    fn range_start(&self, key: &[u8]) -> SmallVec<[u8; 96]> {
         // An empty key would be the record's.
         self.of_pair(if key.is_empty() { &[0] } else { key })
     }
 
     /// What ends a range of pairs; `None` ends the table too.
-    fn to_pair(&self, to: Option<&[u8]>) -> Option<Vec<u8>> {
+    fn range_end(&self, to: Option<&[u8]>) -> Option<Vec<u8>> {
         match to {
-            Some(to) => Some(self.from_pair(to).to_vec()),
+            Some(to) => Some(self.range_start(to).to_vec()),
             None => after_prefix(&self.0),
         }
     }
@@ -194,7 +194,7 @@ impl ObjectTable {
             return Ok(found);
         }
         let prefix = container.0.to_be_bytes();
-        let mut from = after.map(|after| after.to_pair(None)).unwrap_or(Some(prefix.to_vec()));
+        let mut from = after.map(|after| after.range_end(None)).unwrap_or(Some(prefix.to_vec()));
         while let Some(first) = from.take() {
             self.tree.view(pages).scan(&first, &mut |key, value| {
                 if !key.starts_with(&prefix) {
@@ -203,7 +203,7 @@ impl ObjectTable {
                 let (key, rest) = ObjectKey::split(key).expect("the table holds object keys");
                 if !rest.is_empty() {
                     // Past the pairs of a spread object, which may be very many.
-                    from = key.to_pair(None);
+                    from = key.range_end(None);
                     return ControlFlow::Break(());
                 }
                 found.push((key, Record::of(value).header));
@@ -561,7 +561,7 @@ impl SpreadPairs {
         to: Option<&[u8]>,
         max: usize,
     ) -> Result<Vec<Pair>, Abort> {
-        let (from, to) = (self.key.from_pair(from), self.key.to_pair(to));
+        let (from, to) = (self.key.range_start(from), self.key.range_end(to));
         let mut pairs = self.tree.remove_range(pages, &from, to.as_deref(), max)?;
         for (key, _) in &mut pairs {
             key.drain(..KEY_BYTES);
@@ -575,7 +575,7 @@ impl SpreadPairs {
         from: &[u8],
         to: Option<&[u8]>,
     ) -> Result<Vec<Tree>, Abort> {
-        let (from, to) = (self.key.from_pair(from), self.key.to_pair(to));
+        let (from, to) = (self.key.range_start(from), self.key.range_end(to));
         self.tree.detach_range(pages, &from, to.as_deref())
     }
 }
@@ -596,7 +596,7 @@ impl<P: Pages + ?Sized> Kv for SpreadView<'_, P> {
 
     fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Result<(), Abort> {
         let prefix = self.of.key.as_bytes();
-        let from = self.of.key.from_pair(from);
+        let from = self.of.key.range_start(from);
         self.of.tree.view(self.pages).scan(&from, &mut |key, value| {
             key.strip_prefix(prefix).map_or(ControlFlow::Break(()), |key| visit(key, value))
         })
@@ -604,7 +604,7 @@ impl<P: Pages + ?Sized> Kv for SpreadView<'_, P> {
 
     fn scan_back(&self, below: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), Abort> {
         let prefix = self.of.key.as_bytes();
-        let below = self.of.key.to_pair(below);
+        let below = self.of.key.range_end(below);
         self.of.tree.view(self.pages).scan_back(below.as_deref(), &mut |key, value| match key
             .strip_prefix(prefix)
         {
@@ -765,7 +765,7 @@ impl<P: PagesMut + ?Sized> KvMut for ObjectEdit<'_, P> {
             Some(Body::Tree(tree)) => tree.edit(self.pages).patch(key, at, bytes),
             Some(Body::Spread) => {
                 let SpreadPairs { tree, key: object } = self.object.pairs();
-                tree.edit(self.pages).patch(&object.from_pair(key), at, bytes)
+                tree.edit(self.pages).patch(&object.range_start(key), at, bytes)
             }
             Some(Body::Flat(run)) => {
                 let (start, value) =
