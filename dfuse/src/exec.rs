@@ -49,6 +49,16 @@ impl Executor {
     /// Polls `future` here and now; what is left of it goes on where it is woken.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         let Some(credit) = self.credits.clone().take() else { return };
+        self.spawn_with(credit, future);
+    }
+
+    /// The right to run one request, if there is one at this moment: for who must not wait.
+    pub fn credit(&self) -> Option<Credit> {
+        self.credits.clone().take_now()
+    }
+
+    /// As `spawn`, with a right that was taken before.
+    pub fn spawn_with(&self, credit: Credit, future: impl Future<Output = ()> + Send + 'static) {
         let future: BoxFuture = Box::pin(async move {
             let _credit = credit;
             future.await;
@@ -115,10 +125,20 @@ impl Credits {
         drop(state);
         Some(Credit(self))
     }
+
+    fn take_now(self: Arc<Self>) -> Option<Credit> {
+        let mut state = lock(&self.state);
+        if state.closed || state.used >= self.requests_max {
+            return None;
+        }
+        state.used += 1;
+        drop(state);
+        Some(Credit(self))
+    }
 }
 
 /// The right of one request to be in flight; returned by dropping it.
-struct Credit(Arc<Credits>);
+pub struct Credit(Arc<Credits>);
 
 impl Drop for Credit {
     fn drop(&mut self) {

@@ -17,6 +17,10 @@ use rustix::net::{
 const SHAPE: Shape = Shape { slots: 16, data_bytes: 1 << 20 };
 /// Processes that use the door at once; the next one goes through the kernel.
 const CLIENTS_MAX: usize = 256;
+/// Of one user but root.
+const CLIENTS_OF_USER_MAX: usize = 128;
+/// Rings that are heard at a time: others want to be heard too.
+const RINGS_MAX: usize = 16;
 
 /// A process, from its connection to its end.
 pub struct Client {
@@ -50,15 +54,16 @@ impl Client {
 
     /// Takes in that it has rung; false: it has gone.
     pub fn hear(&self) -> bool {
-        let mut rings = [0; 64];
-        loop {
-            match rustix::net::recv(&self.socket, &mut rings, RecvFlags::DONTWAIT) {
+        let mut ring = [0; 8];
+        for _ in 0..RINGS_MAX {
+            match rustix::net::recv(&self.socket, &mut ring, RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return false,
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return true,
                 Err(_) => return false,
             }
         }
+        true
     }
 
     /// Whether it says that this thread is opening a file for the door. A lie costs nobody but the thread's process its pages in the kernel, and
@@ -83,7 +88,15 @@ impl Clients {
         if clients.len() >= CLIENTS_MAX {
             return Err(io::Error::other(format!("{CLIENTS_MAX} processes use the door already")));
         }
-        clients.push(Arc::new(Client::new(socket)?));
+        let client = Client::new(socket)?;
+        let of_user = clients.iter().filter(|other| other.uid == client.uid).count();
+        if client.uid != 0 && of_user >= CLIENTS_OF_USER_MAX {
+            let uid = client.uid;
+            return Err(io::Error::other(format!(
+                "{of_user} processes of user {uid} use the door already"
+            )));
+        }
+        clients.push(Arc::new(client));
         Ok(())
     }
 

@@ -211,10 +211,11 @@ impl Grants {
     /// Whether attributes that were read since `before` may be believed for a while: the file is not the door's, and nothing can have
     /// been written to it meanwhile.
     pub fn may_be_believed(&self, ino: Ino, before: Written) -> bool {
-        let now = self.written();
         if self.is_idle() {
-            return now.past == before.past;
+            // In this order: a file that was written has been counted before it was gone.
+            return self.past_writes.load(SeqCst) == before.past;
         }
+        let now = self.written();
         match self.state().files.get(&ino) {
             Some(file) => file.kernel && file.in_flight == 0 && now.all == before.all,
             None => self.past_writes.load(SeqCst) == before.past,

@@ -6,8 +6,9 @@
 //! One thread serves all clients: while there are calls it looks for more for a bounded time, then it sleeps until one rings.
 //!
 //! # Order
-//! This thread may wait for the kernel to take a notice, and the kernel for requests in progress. So it waits for notices only while nothing of
-//! its own is in flight on the file concerned, and outside of any request; nobody who answers the kernel waits for this thread.
+//! This thread may wait for the kernel to take a notice, and the kernel for requests in progress. Nobody who answers the kernel waits for this
+//! thread: what it has begun is finished by the executor without it, and it begins nothing that it cannot finish (a call takes its
+//! credit before it is in flight). While it waits, other programs do, for [`NOTICE_PATIENCE`] at most.
 //!
 //! # On the wire
 //! `dfuse/FORMAT.md`, and the fabric's.
@@ -15,6 +16,7 @@
 mod clients;
 mod grants;
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -26,9 +28,10 @@ use daos_fabric::shm::Taken;
 use daos_types::door::{Answer, Ask, Pass, Token};
 use dfs::{Handle, Ino};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::exec::Executor;
+use crate::exec::{Credit, Executor};
 use crate::fuse::errno;
 use crate::notices::{Notice, Notices};
 use crate::ops::{Filesystem, Write};
@@ -43,7 +46,11 @@ const TURNS: u32 = 32;
 /// While there is always something to do, connections are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// For the kernel to forget what it keeps of a file.
-const NOTICE_PATIENCE: Duration = Duration::from_secs(2);
+const NOTICE_PATIENCE: Duration = Duration::from_millis(200);
+/// Connections that are let in at a time.
+const LET_IN_MAX: usize = 16;
+/// How long nobody is let in after that failed, for want of descriptors.
+const DEAF_FOR: Duration = Duration::from_millis(100);
 const BACKLOG: i32 = 64;
 
 /// What the FUSE side and the door's thread share.
@@ -109,6 +116,8 @@ pub struct Serve<F> {
     pub fs: Arc<F>,
     pub executor: Executor,
     pub notices: Arc<Notices>,
+    /// Until then nobody is let in.
+    pub deaf_until: Cell<Option<Instant>>,
 }
 
 impl<F: Filesystem> Serve<F> {
@@ -167,6 +176,10 @@ impl<F: Filesystem> Serve<F> {
             Ask::Read { token, .. } => (token, false),
             Ask::Write { token, .. } => (token, true),
         };
+        let answer = Answer::Failed(libc::EIO as u32);
+        let owed = Owed { client: client.clone(), slot: taken.slot, answer };
+        // Before anything is in flight: who has the others may be waiting for just that.
+        let Some(credit) = self.executor.credit() else { return owed.pay(Answer::Kernel) };
         let begun = match self.desk.grants.begin(token, writes) {
             Begun::Unprepared(ino) => {
                 self.prepare(ino);
@@ -180,7 +193,7 @@ impl<F: Filesystem> Serve<F> {
             answer: Answer::Failed(libc::EIO as u32),
         };
         match begun {
-            Begun::Granted(in_flight) => self.carry_out(owed, ask, in_flight),
+            Begun::Granted(in_flight) => self.carry_out(owed, ask, in_flight, credit),
             Begun::Kernel | Begun::Unprepared(_) => owed.pay(Answer::Kernel),
             Begun::NoHandle => owed.pay(Answer::Failed(libc::EBADF as u32)),
         }
@@ -193,10 +206,10 @@ impl<F: Filesystem> Serve<F> {
         self.desk.grants.prepared(ino, told);
     }
 
-    fn carry_out(&self, owed: Owed, ask: Ask, in_flight: InFlight) {
+    fn carry_out(&self, owed: Owed, ask: Ask, in_flight: InFlight, credit: Credit) {
         let (fs, Tagged { ino, handle, flags }) = (self.fs.clone(), in_flight.of);
         match ask {
-            Ask::Read { offset, len, .. } => self.executor.spawn(async move {
+            Ask::Read { offset, len, .. } => self.executor.spawn_with(credit, async move {
                 let len = (len as usize).min(owed.client.server.shape().data_bytes);
                 let read = fs.read(ino, handle, offset, len).await;
                 drop(in_flight);
@@ -208,7 +221,7 @@ impl<F: Filesystem> Serve<F> {
                 let kill_priv = owed.client.uid != 0;
                 let sync = flags & (libc::O_SYNC | libc::O_DSYNC) != 0;
                 let write = Write { ino, handle, offset, data, append: false, sync, kill_priv };
-                self.executor.spawn(async move {
+                self.executor.spawn_with(credit, async move {
                     let written = fs.write(write).await;
                     drop(in_flight);
                     owed.pay(counted(written));
@@ -227,8 +240,21 @@ impl<F: Filesystem> Serve<F> {
         for client in clients {
             polled.push(PollFd::from_borrowed_fd(client.socket(), PollFlags::IN));
         }
-        let at_once = rustix::event::Timespec::default();
-        let _interrupted = poll(&mut polled, if may_sleep { None } else { Some(&at_once) });
+        // A listener that nobody can be let in by stays readable.
+        let deaf = self.deaf_until.get().is_some_and(|until| Instant::now() < until);
+        if deaf {
+            polled[1] = PollFd::new(&desk.listener, PollFlags::empty());
+        }
+        let patience = match (may_sleep, deaf) {
+            (false, _) => Some(Duration::ZERO),
+            (true, true) => Some(DEAF_FOR),
+            (true, false) => None,
+        };
+        let patience = patience.map(|patience| rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: patience.subsec_nanos().into(),
+        });
+        let _interrupted = poll(&mut polled, patience.as_ref());
         let ready: Vec<bool> = polled.iter().map(|polled| !polled.revents().is_empty()).collect();
         if ready[0] {
             return true;
@@ -246,9 +272,19 @@ impl<F: Filesystem> Serve<F> {
 
     fn let_in(&self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(socket) = rustix::net::accept_with(self.desk.listener.as_fd(), flags) {
-            if let Err(why) = self.desk.clients.add(socket) {
-                tracing::warn!("a program stays with the kernel: {why}");
+        for _ in 0..LET_IN_MAX {
+            match rustix::net::accept_with(self.desk.listener.as_fd(), flags) {
+                Ok(socket) => {
+                    if let Err(why) = self.desk.clients.add(socket) {
+                        tracing::warn!("a program stays with the kernel: {why}");
+                    }
+                }
+                Err(Errno::AGAIN) => return,
+                Err(why) => {
+                    tracing::warn!("nobody comes in at the door for a moment: {why}");
+                    self.deaf_until.set(Some(Instant::now() + DEAF_FOR));
+                    return;
+                }
             }
         }
     }

@@ -112,7 +112,9 @@ impl<F: Filesystem> Mounted<F> {
             let _closed = self.desk.as_deref().map(ClosingDesk);
             if let (Some(desk), Some(notices)) = (&self.desk, &self.notices) {
                 let (desk, notices) = (desk.clone(), notices.clone());
-                let serve = door::Serve { desk, fs: self.fs, executor: self.executor, notices };
+                let deaf_until = std::cell::Cell::new(None);
+                let serve =
+                    door::Serve { desk, fs: self.fs, executor: self.executor, notices, deaf_until };
                 let serve = move || serve.run();
                 thread::Builder::new().name("door".into()).spawn_scoped(scope, serve)?;
             }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::fence;
+use std::sync::atomic::{AtomicU64, fence};
 
 use super::layout::{
     BODY_AT, BODY_BYTES_MAX, BODY_LEN_AT, READY_AT, SERVER_AT, Shape, WORDS, WORDS_AT,
@@ -14,6 +14,8 @@ use super::{ANSWERED, ASLEEP, AWAKE, GONE, REQUESTED, SERVING, WAITING, state, w
 #[derive(Debug)]
 pub struct Server {
     region: Region,
+    /// Slots that are being served, in memory that the client cannot write: he cannot have one served twice at once.
+    serving: AtomicU64,
 }
 
 /// A request that was taken out of its slot, which owes an answer.
@@ -31,7 +33,7 @@ impl Server {
     /// Those of the kernel when there is no memory or no descriptor left.
     pub fn new(shape: Shape) -> io::Result<(Self, OwnedFd)> {
         let (region, memory) = Region::create(shape)?;
-        Ok((Self { region }, memory))
+        Ok((Self { region, serving: AtomicU64::new(0) }, memory))
     }
 
     #[must_use]
@@ -71,7 +73,7 @@ impl Server {
         while ready != 0 {
             let slot = ready.trailing_zeros() as usize;
             ready &= ready - 1;
-            if slot >= self.shape().slots {
+            if slot >= self.shape().slots || self.serving.load(Acquire) & 1 << slot != 0 {
                 continue;
             }
             let mut body = [0; BODY_BYTES_MAX];
@@ -93,6 +95,7 @@ impl Server {
                 Err(other) => now = other,
             }
         }
+        self.serving.fetch_or(1 << slot, AcqRel);
         let at = Shape::slot_at(slot);
         let len = self.region.word(at + BODY_LEN_AT).load(Relaxed) as usize;
         let len = len.min(BODY_BYTES_MAX);
@@ -135,6 +138,7 @@ impl Server {
         let at = Shape::slot_at(slot);
         self.region.put(at + BODY_AT, body);
         self.region.word(at + BODY_LEN_AT).store(body.len() as u32, Relaxed);
+        self.serving.fetch_and(!(1 << slot), AcqRel);
         let state = state(&self.region, slot);
         if state.swap(ANSWERED, AcqRel) & WAITING != 0 {
             wait::wake(state);

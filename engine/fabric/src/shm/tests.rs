@@ -153,4 +153,14 @@ fn a_garbled_client_is_passed_over() {
     // Twice is once.
     region.long(layout::READY_AT).store(2, Ordering::Relaxed);
     server.take(|taken, _| panic!("{taken:?} is being served"));
+    // Also when the client says that it is not.
+    state(region, 1).store(REQUESTED, Ordering::Relaxed);
+    region.long(layout::READY_AT).store(2, Ordering::Relaxed);
+    server.take(|taken, _| panic!("{taken:?} is being served"));
+    server.answer(1, b"done");
+    state(region, 1).store(REQUESTED, Ordering::Relaxed);
+    region.long(layout::READY_AT).store(2, Ordering::Relaxed);
+    let mut again = 0;
+    server.take(|_, _| again += 1);
+    assert_eq!(again, 1, "after its answer");
 }
