@@ -187,11 +187,6 @@ impl<F: Filesystem> Serve<F> {
             }
             begun => begun,
         };
-        let owed = Owed {
-            client: client.clone(),
-            slot: taken.slot,
-            answer: Answer::Failed(libc::EIO as u32),
-        };
         match begun {
             Begun::Granted(in_flight) => self.carry_out(owed, ask, in_flight, credit),
             Begun::Kernel | Begun::Unprepared(_) => owed.pay(Answer::Kernel),
