@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use daos_types::door::{Answer, Ask, Token};
 use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::Errno;
 use rustix::process::Resource;
 
 use crate::doors;
@@ -17,6 +18,16 @@ pub(crate) trait Parts {
     fn read(&self, from: usize, len: usize, take: &mut dyn FnMut(usize, &[u8]));
     /// As `read`, to be filled.
     fn fill(&mut self, from: usize, len: usize, fill: &mut dyn FnMut(usize, &mut [u8]));
+}
+
+/// Of one call of the kernel.
+const KERNEL_BYTES_MAX: usize = 1 << 30;
+
+/// Who does a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Door,
+    Kernel,
 }
 
 /// Where in the file.
@@ -70,8 +81,9 @@ fn borrow(fd: i32) -> BorrowedFd<'static> {
 
 pub(crate) fn read(fd: i32, parts: &mut dyn Parts, at: At) -> Outcome {
     let Some(file) = file(fd) else { return Outcome::Bypass };
-    let outcome = file.transfer(fd, at, parts.bytes(), |file, offset, from, len| {
-        file.read_piece(offset, from, len, parts)
+    let outcome = file.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
+        Way::Door => file.read_piece(offset, from, len, parts),
+        Way::Kernel => file.read_by_kernel(offset, from, len, parts),
     });
     report::count_if(outcome, report::READ);
     outcome
@@ -82,8 +94,9 @@ pub(crate) fn write(fd: i32, parts: &dyn Parts, at: At) -> Outcome {
     if file.flags.contains(OFlags::APPEND) || file.is_limited(at, parts.bytes()) {
         return Outcome::Bypass;
     }
-    let outcome = file.transfer(fd, at, parts.bytes(), |file, offset, from, len| {
-        file.write_piece(offset, from, len, parts)
+    let outcome = file.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
+        Way::Door => file.write_piece(offset, from, len, parts),
+        Way::Kernel => file.write_by_kernel(offset, from, len, parts),
     });
     report::count_if(outcome, report::WRITE);
     outcome
@@ -100,13 +113,14 @@ impl File<'_> {
         limit.is_some_and(|limit| end > limit)
     }
 
-    /// Goes through the bytes in pieces that fit into a call, and moves the offset if that is asked for.
+    /// Goes through the bytes in pieces that fit into a call, and moves the offset if that is asked for. `piece` is one call, at the door or,
+    /// from where that has stopped, of the kernel.
     fn transfer(
         &self,
         fd: i32,
         at: At,
         bytes: usize,
-        mut piece: impl FnMut(&Self, u64, usize, usize) -> Option<Answer>,
+        mut piece: impl FnMut(&Self, Way, u64, usize, usize) -> Option<Answer>,
     ) -> Outcome {
         let _moving = match at {
             At::Position(_) => None,
@@ -122,20 +136,31 @@ impl File<'_> {
             At::Offset => rustix::fs::tell(self.fd).ok(),
         };
         // Offsets that no file has are refused by the kernel, in its words.
-        let Some(start) =
-            start.filter(|start| start.saturating_add(bytes as u64) <= i64::MAX as u64)
-        else {
+        let in_range = |start: &u64| start.saturating_add(bytes as u64) <= i64::MAX as u64;
+        let Some(start) = start.filter(in_range) else { return Outcome::Bypass };
+        let Some(piece_bytes) = doors::data_bytes(self.known.door).filter(|_| bytes > 0) else {
             return Outcome::Bypass;
         };
-        let (Some(piece_bytes), true) = (doors::data_bytes(self.known.door), bytes > 0) else {
+        // The offset goes first: a signal handler that comes in between uses what is behind this call's bytes.
+        if at == At::Offset && !self.move_to(start + bytes as u64) {
             return Outcome::Bypass;
-        };
+        }
         let mut done = 0;
         let outcome = loop {
-            let len = (bytes - done).min(piece_bytes);
-            match piece(self, start + done as u64, done, len) {
+            let mut len = (bytes - done).min(piece_bytes);
+            let from = start + done as u64;
+            let answer = match piece(self, Way::Door, from, done, len) {
+                // Only the kernel ends a call in the middle; whoever refused it here has not done anything of this piece.
+                None | Some(Answer::Kernel) if done > 0 => {
+                    fds::forget(fd);
+                    len = (bytes - done).min(KERNEL_BYTES_MAX);
+                    piece(self, Way::Kernel, from, done, len)
+                }
+                answer => answer,
+            };
+            match answer {
                 Some(Answer::Done(now)) => {
-                    done += (now as usize).min(len);
+                    done += (now as usize).min(bytes - done);
                     if (now as usize) < len || done == bytes {
                         break Outcome::Done(done);
                     }
@@ -146,18 +171,22 @@ impl File<'_> {
                 Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => {
                     break Outcome::Failed(errno as i32);
                 }
-                _ => {
+                Some(_) => {
                     fds::forget(fd);
                     break Outcome::Bypass;
                 }
+                None => break Outcome::Bypass,
             }
         };
-        if let (At::Offset, Outcome::Done(done)) = (at, outcome)
-            && rustix::fs::seek(self.fd, SeekFrom::Start(start + done as u64)).is_err()
-        {
+        let done = if let Outcome::Done(done) = outcome { done } else { 0 };
+        if at == At::Offset && done < bytes && !self.move_to(start + done as u64) {
             return Outcome::Failed(libc::EIO);
         }
         outcome
+    }
+
+    fn move_to(&self, offset: u64) -> bool {
+        rustix::fs::seek(self.fd, SeekFrom::Start(offset)).is_ok()
     }
 
     fn read_piece(
@@ -193,5 +222,68 @@ impl File<'_> {
             parts.read(from, len, &mut |at, bytes| slot.put_data(at, bytes))
         };
         doors::ask(self.known.door, ask, put, |_, _| {})
+    }
+
+    fn read_by_kernel(
+        &self,
+        offset: u64,
+        from: usize,
+        len: usize,
+        parts: &mut dyn Parts,
+    ) -> Option<Answer> {
+        let mut by_kernel = ByKernel::default();
+        parts.fill(from, len, &mut |at, room| {
+            let len = room.len();
+            by_kernel.part(len, |done| {
+                rustix::io::pread(self.fd, &mut room[done..], offset + (at + done) as u64)
+            });
+        });
+        Some(by_kernel.answer())
+    }
+
+    fn write_by_kernel(
+        &self,
+        offset: u64,
+        from: usize,
+        len: usize,
+        parts: &dyn Parts,
+    ) -> Option<Answer> {
+        let mut by_kernel = ByKernel::default();
+        parts.read(from, len, &mut |at, bytes| {
+            by_kernel.part(bytes.len(), |done| {
+                rustix::io::pwrite(self.fd, &bytes[done..], offset + (at + done) as u64)
+            });
+        });
+        Some(by_kernel.answer())
+    }
+}
+
+/// Parts of a call, one after the other, until one is short.
+#[derive(Default)]
+struct ByKernel {
+    done: usize,
+    ended: Option<Option<Errno>>,
+}
+
+impl ByKernel {
+    /// `call` goes on from what is done of this part.
+    fn part(&mut self, len: usize, mut call: impl FnMut(usize) -> Result<usize, Errno>) {
+        let mut done = 0;
+        while self.ended.is_none() && done < len {
+            match call(done) {
+                Ok(0) => self.ended = Some(None),
+                Ok(now) => done += now,
+                Err(Errno::INTR) => {}
+                Err(errno) => self.ended = Some(Some(errno)),
+            }
+        }
+        self.done += done;
+    }
+
+    fn answer(self) -> Answer {
+        match self.ended {
+            Some(Some(errno)) if self.done == 0 => Answer::Failed(errno.raw_os_error() as u32),
+            _ => Answer::Done(self.done as u32),
+        }
     }
 }

@@ -297,6 +297,9 @@ fn spins() -> u32 {
     spins
 }
 
+/// Turns that a slot is waited for: they are all in use, by threads that end soon.
+const SLOT_TURNS: u32 = 10_000;
+
 /// Asks at a door. `put` fills the slot's data before, `get` takes it after; `None`: the kernel is to do it.
 pub(crate) fn ask(
     index: usize,
@@ -305,7 +308,14 @@ pub(crate) fn ask(
     get: impl FnOnce(&daos_fabric::shm::Slot<'_>, Answer),
 ) -> Option<Answer> {
     let door = DOORS.get(index)?;
-    let mut slot = door.client()?.claim()?;
+    let client = door.client()?;
+    let mut slot = (0..SLOT_TURNS).find_map(|_| {
+        let slot = client.claim();
+        if slot.is_none() {
+            rustix::thread::sched_yield();
+        }
+        slot
+    })?;
     put(&slot);
     let mut room = [0; BODY_BYTES_MAX];
     let called = slot.call(&ask.encode(), &mut room, spins(), || door.ring(), || door.is_there());

@@ -49,6 +49,10 @@ const NEW: Fd = Fd {
 
 static FDS: [Fd; FDS_MAX] = [NEW; FDS_MAX];
 static ERA: AtomicU32 = AtomicU32::new(0);
+/// Highest descriptor that was ever known.
+static HIGHEST: AtomicU32 = AtomicU32::new(0);
+/// Turns that somebody waits for another who moves an offset: one who left by a jump out of a signal handler never ends.
+const TURNS_MAX: u32 = 1_000_000;
 
 /// What a descriptor is, as far as the door is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +69,19 @@ fn entry(fd: i32) -> Option<&'static Fd> {
     usize::try_from(fd).ok().and_then(|fd| FDS.get(fd))
 }
 
+/// The era in which a file that is about to be opened has its offset to itself.
+pub(crate) fn era() -> u32 {
+    ERA.load(Acquire)
+}
+
 /// A file was opened for the door.
-pub(crate) fn opened(fd: i32, door: usize, device: u64, inode: u64, patience: u8) {
+pub(crate) fn opened(fd: i32, era: u32, door: usize, (device, inode): (u64, u64), patience: u8) {
     let Some(entry) = entry(fd) else { return };
+    HIGHEST.fetch_max(fd as u32, Relaxed);
     entry.state.store(UNKNOWN, Relaxed);
     entry.door.store(door as u8, Relaxed);
     entry.patience.store(patience, Relaxed);
-    entry.era.store(ERA.load(Acquire), Relaxed);
+    entry.era.store(era, Relaxed);
     entry.device.store(device, Relaxed);
     entry.inode.store(inode, Relaxed);
     entry.first.store(fd as u32, Relaxed);
@@ -117,6 +127,7 @@ pub(crate) fn duplicated(fd: i32, new: i32) {
     if state == UNKNOWN {
         return;
     }
+    HIGHEST.fetch_max(new as u32, Relaxed);
     to.door.store(from.door.load(Relaxed), Relaxed);
     to.patience.store(from.patience.load(Relaxed), Relaxed);
     to.era.store(from.era.load(Relaxed), Relaxed);
@@ -132,6 +143,12 @@ pub(crate) fn duplicated(fd: i32, new: i32) {
 /// All that is open now is also a child's.
 pub(crate) fn share_all() {
     ERA.fetch_add(1, AcqRel);
+}
+
+/// In a child of fork: the threads that were moving offsets are its parent's.
+pub(crate) fn nobody_moves() {
+    let highest = HIGHEST.load(Relaxed) as usize;
+    FDS[..=highest.min(FDS_MAX - 1)].iter().for_each(|entry| entry.moving.store(0, Relaxed));
 }
 
 pub(crate) fn known(fd: i32) -> Option<Known> {
@@ -154,17 +171,18 @@ pub(crate) fn known(fd: i32) -> Option<Known> {
 pub(crate) struct Moving(&'static Fd);
 
 impl Moving {
-    /// `None`: this very thread has it, and a signal has come in between.
+    /// `None`: this very thread has it, and a signal has come in between; or somebody who does not come back.
     pub(crate) fn begin(fd: i32) -> Option<Self> {
         let first = entry(fd)?.first.load(Relaxed);
         let (entry, me) = (entry(first as i32)?, gettid().as_raw_nonzero().get() as u32);
-        loop {
+        for _ in 0..TURNS_MAX {
             match entry.moving.compare_exchange(0, me, Acquire, Relaxed) {
                 Ok(_) => return Some(Self(entry)),
                 Err(other) if other == me => return None,
                 Err(_) => sched_yield(),
             }
         }
+        None
     }
 }
 

@@ -275,19 +275,27 @@ hooks! {
     }
     fn posix_spawn (pid: *mut c_void, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: *const c_void, environment: *const c_void) -> c_int {
         fds::share_all();
-        call!(POSIX_SPAWN, fn(*mut c_void, *const c_char, *const c_void, *const c_void, *const c_void, *const c_void) -> c_int, pid, path, actions, attributes, arguments, environment)
+        let made = call!(POSIX_SPAWN, fn(*mut c_void, *const c_char, *const c_void, *const c_void, *const c_void, *const c_void) -> c_int, pid, path, actions, attributes, arguments, environment);
+        fds::share_all();
+        made
     }
     fn posix_spawnp (pid: *mut c_void, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: *const c_void, environment: *const c_void) -> c_int {
         fds::share_all();
-        call!(POSIX_SPAWNP, fn(*mut c_void, *const c_char, *const c_void, *const c_void, *const c_void, *const c_void) -> c_int, pid, path, actions, attributes, arguments, environment)
+        let made = call!(POSIX_SPAWNP, fn(*mut c_void, *const c_char, *const c_void, *const c_void, *const c_void, *const c_void) -> c_int, pid, path, actions, attributes, arguments, environment);
+        fds::share_all();
+        made
     }
     fn system (command: *const c_char) -> c_int {
         fds::share_all();
-        call!(SYSTEM, fn(*const c_char) -> c_int, command)
+        let made = call!(SYSTEM, fn(*const c_char) -> c_int, command);
+        fds::share_all();
+        made
     }
     fn popen (command: *const c_char, mode: *const c_char) -> *mut c_void {
         fds::share_all();
-        call!(POPEN, fn(*const c_char, *const c_char) -> *mut c_void, command, mode)
+        let made = call!(POPEN, fn(*const c_char, *const c_char) -> *mut c_void, command, mode);
+        fds::share_all();
+        made
     }
     fn _exit _Exit (status: c_int) -> ! {
         report::print();

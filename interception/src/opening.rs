@@ -22,25 +22,27 @@ pub(crate) fn open(flags: i32, open: impl FnOnce() -> i32) -> i32 {
         fds::forget(fd);
         return fd;
     }
+    // Before the file is there: a child that is made from then on may have its offset.
+    let era = fds::era();
     let opening = doors::Opening::begin();
     let fd = open();
     drop(opening);
     fds::forget(fd);
     if fd >= 0 {
         // What is read through the kernel is the kernel's from then on.
-        note(fd, if flags & libc::O_ACCMODE == libc::O_WRONLY { PATIENCE } else { 0 });
+        note(fd, era, if flags & libc::O_ACCMODE == libc::O_WRONLY { PATIENCE } else { 0 });
     }
     fd
 }
 
 #[allow(unsafe_code)]
-fn note(fd: i32, patience: u8) {
+fn note(fd: i32, era: u32, patience: u8) {
     // SAFETY: it was opened just now, and this call has not given it to anybody yet.
     let file = unsafe { BorrowedFd::borrow_raw(fd) };
     if let Some((device, inode)) = doors::identity(file)
         && let Some(door) = doors::door_of(device)
     {
-        fds::opened(fd, door, device, inode, patience);
+        fds::opened(fd, era, door, (device, inode), patience);
         report::count(report::OPEN);
     }
 }

@@ -42,15 +42,19 @@ extern "C" fn prepare() {
     }
     crate::report::prepare();
     // SAFETY: handlers of ours, which only change atomics.
-    unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
+    unsafe { libc::pthread_atfork(Some(around_fork), Some(around_fork), Some(in_child)) };
 }
 
-extern "C" fn before_fork() {
+/// Before and after, for what another thread opens in between.
+extern "C" fn around_fork() {
     crate::fds::share_all();
 }
 
 extern "C" fn in_child() {
+    crate::fds::share_all();
+    crate::fds::nobody_moves();
     crate::doors::leave();
+    crate::report::inherit();
 }
 
 extern "C" fn finish() {

@@ -15,6 +15,8 @@ const NAMES: [&str; 3] = ["read ", "write", "open "];
 static COUNTS: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 /// Standard error, kept: coreutils close theirs before they end. -1: nobody wants a report.
 static TO: AtomicI32 = AtomicI32::new(-1);
+/// Whose report it is: a child of vfork has its parent's memory.
+static PID: AtomicI32 = AtomicI32::new(0);
 
 pub(crate) fn count(what: usize) {
     COUNTS[what].fetch_add(1, Relaxed);
@@ -28,6 +30,7 @@ pub(crate) fn count_if(outcome: Outcome, what: usize) {
 
 #[allow(unsafe_code)]
 pub(crate) fn prepare() {
+    inherit();
     // SAFETY: before main nobody changes the environment.
     let asked = unsafe { libc::getenv(c"D_IL_REPORT".as_ptr()) };
     // SAFETY: not null, so it is a string of the environment.
@@ -41,9 +44,17 @@ pub(crate) fn prepare() {
     }
 }
 
+/// This process reports for itself.
+pub(crate) fn inherit() {
+    PID.store(rustix::process::getpid().as_raw_nonzero().get(), Relaxed);
+}
+
 /// Once.
 #[allow(unsafe_code)]
 pub(crate) fn print() {
+    if PID.load(Relaxed) != rustix::process::getpid().as_raw_nonzero().get() {
+        return;
+    }
     let to = TO.swap(-1, Relaxed);
     if to < 0 {
         return;

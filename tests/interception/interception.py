@@ -227,6 +227,49 @@ class Interception:
             need(open(f"{path}/more").read() == "".join(f"{n:03}\n" for n in range(100)), "its bytes")
         need(all(open(f"{path}/{n}").read() == "first second" for n in range(50)), "the small ones")
 
+    def large(self):
+        """Calls of several pieces are whole, also when the file changes hands in the middle, or more threads call than there are slots."""
+        path, size = self.path(), 8 << 20
+        with Worker() as worker:
+            worker.do(f"fd = os.open({path!r}, os.O_RDWR | os.O_DIRECT | os.O_CREAT, 0o644); data = os.urandom({size})")
+            for _ in range(20):
+                worker.do(f"fd2 = os.open({path!r}, os.O_RDWR | os.O_DIRECT)")
+                worker.tell("os.pwrite(fd, data, 0)")
+                time.sleep(random.random() / 300)
+                with open(path, "rb") as beside:
+                    beside.read(10)
+                    need(worker.hear() == size, "a short write")
+                need(worker.do("os.pread(fd, len(data), 0) == data"), "a short or wrong read")
+                worker.do(f"os.close(fd); os.close(fd2); fd = os.open({path!r}, os.O_RDWR | os.O_DIRECT)")
+            worker.do(
+                "short = []\ndef many():\n    for i in range(5):\n"
+                "        if os.pwrite(fd, data[:4 << 20], 0) != 4 << 20 or len(os.pread(fd, 4 << 20, 0)) != 4 << 20: short.append(i)\n"
+                "threads = [threading.Thread(target=many) for n in range(24)]\n[t.start() for t in threads]; [t.join() for t in threads]"
+            )
+            need(worker.do("short") == [], "short calls of many threads")
+
+    def in_the_middle(self):
+        """A signal handler that writes to the descriptor that is being written: both are there. A fork beside a write: the child's own files work."""
+        path = self.path()
+        with Worker() as worker:
+            worker.do(f"fd = os.open({path!r}, os.O_WRONLY | os.O_DIRECT | os.O_CREAT, 0o644); os.write(fd, b'aa'); os.write(fd, b'aa')")
+            worker.do(
+                "import signal\ncount = [0]\ndef handler(*_):\n    count[0] += os.write(fd, b'h' * 10)\n"
+                "signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)\n"
+                "done = sum(os.write(fd, b'w' * 3000) for n in range(1000)); signal.setitimer(signal.ITIMER_REAL, 0)"
+            )
+            expected = worker.do("4 + count[0] + done")
+            need(os.stat(path).st_size == expected, f"{os.stat(path).st_size} bytes of {expected}")
+            worker.do(
+                f"def writer():\n    for n in range(3000): os.pwrite(fd, b'x' * 100, 0); os.lseek(fd, 0, 0); os.write(fd, b'y')\n"
+                f"t = threading.Thread(target=writer); t.start(); failed = []\n"
+                f"for n in range(30):\n    pid = os.fork()\n    if pid == 0:\n        os.close(fd); f = os.open({path!r} + 'f', os.O_WRONLY | os.O_CREAT)\n"
+                f"        [os.write(f, b'c') for i in range(5)]; os._exit(0)\n    import time; end = time.monotonic() + 5\n"
+                f"    while os.waitpid(pid, os.WNOHANG)[0] == 0:\n        if time.monotonic() > end: failed.append(pid); os.kill(pid, 9); os.waitpid(pid, 0); break\n        time.sleep(0.001)\n"
+                f"t.join()"
+            )
+            need(worker.do("failed") == [], "children that hang")
+
     def many_threads(self):
         """Plain writes of many threads to one descriptor: none is lost, none is torn."""
         path = self.path()
@@ -420,6 +463,8 @@ def main():
             ("one offset for duplicates and children", tests.offsets),
             ("small files are not worth a pass", tests.small_files),
             ("children are programs of their own", tests.children),
+            ("large calls are whole", tests.large),
+            ("signals and forks in the middle of a call", tests.in_the_middle),
             ("threads lose and tear nothing", tests.many_threads),
             ("raw system calls get the right answer", tests.raw_calls),
             ("errors and limits are the kernel's", tests.limits),
