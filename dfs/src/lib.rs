@@ -8,9 +8,10 @@
 //! inode may be old.
 //!
 //! # Not here
-//! Permission checks (the kernel's, by `default_permissions`), locks (the kernel's), path walks, FUSE.
+//! Permission checks (the kernel's, by `default_permissions`; `access.rs` is for who does not come through it), locks (the kernel's), path walks, FUSE.
 #![forbid(unsafe_code)]
 
+mod access;
 mod acl;
 mod atime;
 mod attr;
@@ -53,6 +54,7 @@ pub mod uns;
 mod whose;
 mod xattr;
 
+pub use access::Credentials;
 pub use attributes::{CachingAttributes, DataCache};
 pub use budget::Budget;
 pub use check::{Report, check};

@@ -25,8 +25,14 @@ use crate::superblock::Superblock;
 use crate::table::{Home, Inode, Loaded, turns};
 use crate::{Error, Ino, Kind, RenameFlags, Result, Time};
 
-/// The inodes that have another name after a rename: their ctime has moved.
-pub type Moved = [Option<Ino>; 2];
+/// What a rename has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// The inodes that have another name: their ctime has moved.
+    pub inodes: [Option<Ino>; 2],
+    /// What has lost a name.
+    pub replaced: Option<Ino>,
+}
 
 /// One side of a rename.
 #[derive(Clone, Copy)]
@@ -108,7 +114,7 @@ impl Dfs {
             self.directory(to.parent).await?;
         }
         if !judge(&source, target.as_ref(), flags)? {
-            return Ok(Some([None; 2]));
+            return Ok(Some(Moved::default()));
         }
         if let Some(target) = target.as_ref().filter(|_| !flags.exchange) {
             self.check_no_entry_point(target, allowed).await?;
@@ -116,7 +122,11 @@ impl Dfs {
         let inode = self.inode(source.ino())?;
         let other = target.as_ref().map(|target| self.inode(target.ino())).transpose()?;
         let mut change = Change::new();
-        let exchanged = other.as_ref().filter(|_| flags.exchange).map(|other| other.ino);
+        let other_ino = other.as_ref().map(|other| other.ino);
+        let (exchanged, replaced) = match flags.exchange {
+            true => (other_ino, None),
+            false => (None, other_ino),
+        };
         let moves = from.parent != to.parent && some_directory(&source, target.as_ref(), flags);
         let moving = match moves {
             true => {
@@ -158,7 +168,7 @@ impl Dfs {
             other_doubts(&self.table.known(to.parent));
         }
         drop((turns, moving));
-        Ok(done.map(|_| [Some(inode.ino), exchanged]))
+        Ok(done.map(|_| Moved { inodes: [Some(inode.ino), exchanged], replaced }))
     }
 
     /// The source takes the target's name; what had it loses it.

@@ -35,17 +35,18 @@ impl Left {
 }
 
 impl Dfs {
-    pub async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    /// Answers what has lost the name; so do the others here.
+    pub async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         self.take_away(parent, name, false, None).await
     }
 
     /// A directory that stands for a container is refused (`IsEntryPoint`).
-    pub async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    pub async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         self.take_away(parent, name, true, None).await
     }
 
     /// As `rmdir`, also of the directory `allowed`: the caller has seen that with it nothing is lost.
-    pub async fn rmdir_allowing(&self, parent: Ino, name: &[u8], allowed: Ino) -> Result<()> {
+    pub async fn rmdir_allowing(&self, parent: Ino, name: &[u8], allowed: Ino) -> Result<Ino> {
         self.take_away(parent, name, true, Some(allowed)).await
     }
 
@@ -55,7 +56,7 @@ impl Dfs {
         name: &[u8],
         directory: bool,
         allowed: Option<Ino>,
-    ) -> Result<()> {
+    ) -> Result<Ino> {
         self.writable()?;
         check_old_name(name)?;
         for attempt in 0..TRIES_MAX {
@@ -91,7 +92,7 @@ impl Dfs {
             if let Some(epoch) = change.commit(&self.container).await? {
                 naming.done(epoch);
                 left.settle();
-                return Ok(());
+                return Ok(inode.ino);
             }
             drop(turn);
             inode.doubt();

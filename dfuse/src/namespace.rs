@@ -18,8 +18,8 @@ use bytes::Bytes;
 use daos_types::ContainerId;
 use dfs::uns::{self, Broken, EntryPoint};
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened, RenameFlags, Result,
-    Seek, SetAttr, Space, XattrSet,
+    Attr, Caller, Credentials, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened,
+    RenameFlags, Result, Seek, SetAttr, Space, XattrSet,
 };
 
 use crate::containers::{Containers, Shown};
@@ -347,6 +347,9 @@ impl Filesystem for Namespace {
             Filesystem::forgotten(&*shown.dfs, ino).await;
         }
     }
+    async fn surely_may_change(&self, directory: Ino, who: &Credentials) -> Result<bool> {
+        self.at(directory).await?.dfs.surely_may_change(directory, who).await
+    }
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         if name == b".." && self.is_root(parent) && parent != Filesystem::root(self) {
             return Box::pin(self.lookup_above(parent)).await;
@@ -407,17 +410,17 @@ impl Filesystem for Namespace {
         together(ino, parent)?;
         self.seen(parent).await?.dfs.link(ino, parent, name).await
     }
-    async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         self.inside(parent).await?.dfs.unlink(parent, name).await
     }
-    async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         let shown = self.inside(parent).await?;
         match shown.dfs.rmdir(parent, name).await {
             Err(Error::IsEntryPoint { ino, text }) => {
                 self.check_removal(&shown, parent, &text).await?;
                 shown.dfs.rmdir_allowing(parent, name, ino).await?;
                 self.forget_door(ino);
-                Ok(())
+                Ok(ino)
             }
             done => done,
         }

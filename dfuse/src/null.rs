@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened, RenameFlags, Result,
-    Seek, SetAttr, SetTime, Space, Time, XattrSet,
+    Attr, Caller, Credentials, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened,
+    RenameFlags, Result, Seek, SetAttr, SetTime, Space, Time, XattrSet,
 };
 
 use crate::ops::{Caching, CopyRange, Filesystem, Write};
@@ -207,6 +207,10 @@ impl Filesystem for Null {
         false
     }
 
+    async fn surely_may_change(&self, _: Ino, _: &Credentials) -> Result<bool> {
+        Ok(false)
+    }
+
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         let ino = lock(&*self.node(parent)?).find(name)?;
         self.entry(ino)
@@ -279,12 +283,13 @@ impl Filesystem for Null {
         self.entry(ino)
     }
 
-    async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         let ino = lock(&*self.node(parent)?).remove(name)?;
-        self.drop_link(ino)
+        self.drop_link(ino)?;
+        Ok(ino)
     }
 
-    async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         let parent = self.node(parent)?;
         let ino = lock(&parent).find(name)?;
         let child = self.node(ino)?;
@@ -293,7 +298,7 @@ impl Filesystem for Null {
         }
         lock(&parent).remove(name)?;
         lock(&child).attr.nlink = 0;
-        Ok(())
+        Ok(ino)
     }
 
     async fn rename(
@@ -318,7 +323,7 @@ impl Filesystem for Null {
             self.drop_link(target)?;
         }
         lock(&to).insert(to_name, ino)?;
-        Ok([Some(ino), None])
+        Ok(Moved { inodes: [Some(ino), None], replaced: target })
     }
 
     async fn open(&self, ino: Ino, flags: i32) -> Result<Opened> {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags, Result, Seek, SetAttr,
-    Space, XattrSet,
+    Attr, Caller, Credentials, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags, Result,
+    Seek, SetAttr, Space, XattrSet,
 };
 
 use crate::notices::Notices;
@@ -121,6 +121,8 @@ macro_rules! operations {
 }
 
 operations! {
+    /// Whether `who` surely may make, remove and rename names in `directory`; false: the kernel is to say.
+    surely_may_change(directory: Ino, who: &Credentials) -> bool;
     lookup(parent: Ino, name: &[u8]) -> Entry;
     getattr(ino: Ino) -> Attr;
     setattr(ino: Ino, changes: SetAttr) -> Attr;
@@ -129,8 +131,10 @@ operations! {
     mkdir(parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Entry;
     symlink(parent: Ino, name: &[u8], target: &[u8], caller: Caller) -> Entry;
     link(ino: Ino, parent: Ino, name: &[u8]) -> Entry;
-    unlink(parent: Ino, name: &[u8]) -> ();
-    rmdir(parent: Ino, name: &[u8]) -> ();
+    /// What has lost the name.
+    unlink(parent: Ino, name: &[u8]) -> Ino;
+    /// As `unlink`.
+    rmdir(parent: Ino, name: &[u8]) -> Ino;
     rename(parent: Ino, name: &[u8], to_parent: Ino, to_name: &[u8], flags: RenameFlags) -> Moved;
     open(ino: Ino, flags: i32) -> Opened;
     create(parent: Ino, name: &[u8], mode: u32, flags: i32, caller: Caller) -> (Entry, Opened);

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, Dfs, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags, Result, Seek,
-    SetAttr, Space, XattrSet,
+    Attr, Caller, Credentials, Dfs, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags,
+    Result, Seek, SetAttr, Space, XattrSet,
 };
 
 use crate::ops::{Caching, CopyRange, Filesystem, Write};
@@ -25,6 +25,9 @@ impl Filesystem for Dfs {
         if let Err(error) = Dfs::forgotten(self, ino).await {
             tracing::warn!(%ino, %error, "a file without a name stays until the next mount");
         }
+    }
+    async fn surely_may_change(&self, directory: Ino, who: &Credentials) -> Result<bool> {
+        Dfs::surely_may_change(self, directory, who).await
     }
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         Dfs::lookup(self, parent, name).await
@@ -63,10 +66,10 @@ impl Filesystem for Dfs {
     async fn link(&self, ino: Ino, parent: Ino, name: &[u8]) -> Result<Entry> {
         Dfs::link(self, ino, parent, name).await
     }
-    async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         Dfs::unlink(self, parent, name).await
     }
-    async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<Ino> {
         Dfs::rmdir(self, parent, name).await
     }
     async fn rename(

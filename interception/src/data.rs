@@ -199,7 +199,7 @@ impl File<'_> {
         let ask = Ask::Read { token: self.token, offset, len: len as u32 };
         doors::ask(
             self.known.door,
-            ask,
+            &ask.encode(),
             |_| {},
             |slot, answer| {
                 if let Answer::Done(got) = answer {
@@ -221,7 +221,7 @@ impl File<'_> {
         let put = |slot: &daos_fabric::shm::Slot<'_>| {
             parts.read(from, len, &mut |at, bytes| slot.put_data(at, bytes))
         };
-        doors::ask(self.known.door, ask, put, |_, _| {})
+        doors::ask(self.known.door, &ask.encode(), put, |_, _| {})
     }
 
     fn read_by_kernel(

@@ -14,10 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
+use crate::mounts;
 use daos_fabric::shm::{BODY_BYTES_MAX, Client, WORDS};
-use daos_types::door::{
-    Answer, Ask, IOCTL_PASS, PASS_BYTES, Pass, VERSION, WORD_OPENING, WORD_THREADS,
-};
+use daos_types::door::{Answer, IOCTL_PASS, PASS_BYTES, Pass, VERSION, WORD_OPENING, WORD_THREADS};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::net::{
@@ -31,7 +30,8 @@ pub(crate) const DOORS_MAX: usize = 8;
 const SPINS: u32 = 1500;
 /// Where our descriptors are, out of the way of a program's.
 const FD_FROM: RawFd = 900;
-const FUSE_SUBTYPE: &[u8] = b"fuse.dfuse";
+/// More of them are not told apart.
+const GROUPS_MAX: usize = 64;
 
 const EMPTY: u32 = 0;
 /// Its mount is known.
@@ -46,6 +46,8 @@ struct Door {
     device: AtomicU64,
     /// The process that came to it.
     pid: AtomicI32,
+    /// And as whom ([`who`]).
+    who: AtomicU64,
     socket: AtomicI32,
     socket_inode: AtomicU64,
     client: UnsafeCell<MaybeUninit<Client>>,
@@ -64,6 +66,7 @@ static DOORS: [Door; DOORS_MAX] = [const {
         state: AtomicU32::new(EMPTY),
         device: AtomicU64::new(0),
         pid: AtomicI32::new(0),
+        who: AtomicU64::new(0),
         socket: AtomicI32::new(-1),
         socket_inode: AtomicU64::new(0),
         client: UnsafeCell::new(MaybeUninit::uninit()),
@@ -89,20 +92,30 @@ pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
 
 /// Where a file of this device would be used, if that is a mount of dfuse.
 pub(crate) fn door_of(device: u64) -> Option<usize> {
+    are_found().then_some(())?;
     DOORS
         .iter()
         .position(|door| door.state.load(Acquire) != EMPTY && door.device.load(Relaxed) == device)
 }
 
+/// Whether the mounts that there are have been looked for; the first who asks looks.
+fn are_found() -> bool {
+    if SEARCHED.load(Acquire) == 2 {
+        return true;
+    }
+    if SEARCHED.compare_exchange(0, 1, AcqRel, Acquire).is_err() {
+        // Another thread does, or a signal came in between: this call is the kernel's.
+        return false;
+    }
+    search();
+    SEARCHED.store(2, Release);
+    true
+}
+
 /// Comes to the doors of all mounts that there are, once; whether there is one.
 pub(crate) fn come() -> bool {
-    if SEARCHED.load(Acquire) != 2 {
-        if SEARCHED.compare_exchange(0, 1, AcqRel, Acquire).is_err() {
-            // Another thread does, or a signal came in between: this call is the kernel's.
-            return false;
-        }
-        search();
-        SEARCHED.store(2, Release);
+    if !are_found() {
+        return false;
     }
     let mut any = false;
     for door in &DOORS {
@@ -126,8 +139,7 @@ pub(crate) fn leave() {
             continue;
         }
         if door.socket().is_some() {
-            // SAFETY: it is this process's copy of our socket, as was just looked at, and nobody here uses it.
-            unsafe { rustix::io::close(door.socket.load(Relaxed)) };
+            close_ours(door.socket.load(Relaxed));
         }
         door.socket.store(-1, Relaxed);
         // The memory is not in this process, so what is in `client` is written over, not dropped.
@@ -137,45 +149,17 @@ pub(crate) fn leave() {
 
 /// Finds mounts of dfuse in the table of mounts.
 fn search() {
-    let Ok(table) =
-        rustix::fs::open(c"/proc/self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-    else {
-        return;
-    };
-    let mut room = [0; 8192];
-    let mut held = 0;
     let mut doors = DOORS.iter();
-    while let Ok(len) = rustix::io::read(&table, &mut room[held..]) {
-        held += len;
-        let Some(end) = room[..held].iter().rposition(|byte| *byte == b'\n').map(|at| at + 1)
-        else {
-            return;
-        };
-        for line in room[..end].split(|byte| *byte == b'\n') {
-            if let Some((device, root)) = mount_of(line)
-                && let Some(door) = doors.next()
-            {
-                door.found(device, root);
-            }
+    mounts::read(|mount| {
+        if mount.is_dfuse
+            && mount.is_whole()
+            && mount.at.len() < ROOT_BYTES
+            && !mount.at.contains(&b'\\')
+            && let Some(door) = doors.next()
+        {
+            door.found(mount.device, mount.at);
         }
-        room.copy_within(end..held, 0);
-        held -= end;
-        if len == 0 {
-            return;
-        }
-    }
-}
-
-/// Device and mountpoint in a line of mountinfo(5), of a mount of dfuse whose mountpoint has no strange characters.
-fn mount_of(line: &[u8]) -> Option<(u64, &[u8])> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
-    let (major, minor) = device.split_once(':')?;
-    let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
-    let (inside, root) = (fields.next()?, fields.next()?);
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    (kind == FUSE_SUBTYPE && inside == b"/" && root.len() < ROOT_BYTES && !root.contains(&b'\\'))
-        .then_some((device, root))
+    });
 }
 
 impl Door {
@@ -196,6 +180,7 @@ impl Door {
             return None; // Something else is mounted there.
         }
         let pass = ask_pass(root.as_fd())?;
+        self.who.store(who(), Relaxed);
         let (socket, client) = connect(&pass)?;
         let socket = aside(socket)?;
         self.socket_inode.store(identity(socket.as_fd())?.1, Relaxed);
@@ -214,12 +199,7 @@ impl Door {
 
     /// The socket, if the program has not closed it and opened something else in its place.
     fn socket(&self) -> Option<BorrowedFd<'_>> {
-        let fd = self.socket.load(Relaxed);
-        if fd < 0 {
-            return None;
-        }
-        // SAFETY: whether it is open, and what it is, is looked at before it is used.
-        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+        let socket = borrow_ours(self.socket.load(Relaxed))?;
         (identity(socket)?.1 == self.socket_inode.load(Relaxed)).then_some(socket)
     }
 
@@ -278,8 +258,20 @@ fn connect(pass: &Pass) -> Option<(OwnedFd, Client)> {
     Some((socket, client))
 }
 
+/// A number of a descriptor that is ours, if there is one; whether it is open, and what it is, is to be looked at before it is used.
+pub(crate) fn borrow_ours(fd: RawFd) -> Option<BorrowedFd<'static>> {
+    // SAFETY: as the text above says.
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Closes a descriptor of ours, which was just looked at, and which nobody here uses.
+pub(crate) fn close_ours(fd: RawFd) {
+    // SAFETY: as the text above says.
+    unsafe { rustix::io::close(fd) };
+}
+
 /// Moves a descriptor to where programs have none.
-fn aside(fd: OwnedFd) -> Option<OwnedFd> {
+pub(crate) fn aside(fd: OwnedFd) -> Option<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(&fd, FD_FROM)
         .or_else(|_| rustix::io::fcntl_dupfd_cloexec(&fd, 10))
         .ok()
@@ -303,7 +295,7 @@ const SLOT_TURNS: u32 = 10_000;
 /// Asks at a door. `put` fills the slot's data before, `get` takes it after; `None`: the kernel is to do it.
 pub(crate) fn ask(
     index: usize,
-    ask: Ask,
+    ask: &[u8],
     put: impl FnOnce(&daos_fabric::shm::Slot<'_>),
     get: impl FnOnce(&daos_fabric::shm::Slot<'_>, Answer),
 ) -> Option<Answer> {
@@ -318,7 +310,7 @@ pub(crate) fn ask(
     })?;
     put(&slot);
     let mut room = [0; BODY_BYTES_MAX];
-    let called = slot.call(&ask.encode(), &mut room, spins(), || door.ring(), || door.is_there());
+    let called = slot.call(ask, &mut room, spins(), || door.ring(), || door.is_there());
     let Ok(len) = called else {
         door.state.store(CLOSED, Release);
         return None;
@@ -326,6 +318,26 @@ pub(crate) fn ask(
     let answer = Answer::decode(&room[..len])?;
     get(&slot, answer);
     Some(answer)
+}
+
+/// Whether this thread is whom the door knows the process as.
+pub(crate) fn is_same_user(index: usize) -> bool {
+    DOORS.get(index).is_some_and(|door| door.who.load(Relaxed) == who())
+}
+
+/// As whom this thread uses files, in short: setfsuid(2) of nobody changes nothing, and tells.
+fn who() -> u64 {
+    let mut groups = [0u32; GROUPS_MAX];
+    // SAFETY: numbers go in and out.
+    let of = |call, nobody: u32| unsafe { libc::syscall(call, nobody) } as u64;
+    // SAFETY: the kernel writes at most that many numbers to where there is room for them.
+    let count = unsafe { libc::syscall(libc::SYS_getgroups, GROUPS_MAX, groups.as_mut_ptr()) };
+    let ids = [of(libc::SYS_setfsuid, u32::MAX), of(libc::SYS_setfsgid, u32::MAX), count as u64];
+    let groups = groups[..count.max(0) as usize].iter().map(|group| u64::from(*group));
+    // FNV-1a: nobody is deceived but the process that would deceive itself.
+    ids.into_iter()
+        .chain(groups)
+        .fold(0xcbf2_9ce4_8422_2325, |sum, id| (sum ^ id).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Bytes that one call carries.
@@ -363,27 +375,6 @@ impl Drop for Opening {
                 client.word((*word).into()).store(0, Release);
                 client.word(WORD_OPENING).fetch_sub(1, AcqRel);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mounts_of_dfuse_are_told_from_others() {
-        let line =
-            b"41 29 0:45 / /mnt/daos rw,nosuid shared:9 - fuse.dfuse dfuse:/store rw,user_id=0";
-        assert_eq!(mount_of(line), Some((rustix::fs::makedev(0, 45), &b"/mnt/daos"[..])));
-        for other in [
-            &b"41 29 0:45 / /mnt/x rw - fuse.sshfs dfuse rw"[..],
-            b"41 29 0:45 /sub /mnt/x rw - fuse.dfuse d rw",
-            b"41 29 0:45 / /mnt/a\\040b rw - fuse.dfuse d rw",
-            b"41 29 0:45",
-            b"",
-        ] {
-            assert_eq!(mount_of(other), None);
         }
     }
 }

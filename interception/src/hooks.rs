@@ -5,14 +5,14 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::transmute;
 
 use libc::{iovec, mode_t, off_t, size_t, ssize_t};
 
 use crate::data::{self, At, Parts};
 use crate::real::{Real, fail};
-use crate::{Outcome, fds, opening, report};
+use crate::{Outcome, fds, mounts, names, opening, report};
 
 macro_rules! reals {
     ($($name:ident = $text:literal;)*) => {
@@ -49,6 +49,22 @@ reals! {
     SYSTEM = c"system";
     POPEN = c"popen";
     EXIT_NOW = c"_exit";
+    UNLINK = c"unlink";
+    UNLINKAT = c"unlinkat";
+    RMDIR = c"rmdir";
+    REMOVE = c"remove";
+    MKDIR = c"mkdir";
+    MKDIRAT = c"mkdirat";
+    SYMLINK = c"symlink";
+    SYMLINKAT = c"symlinkat";
+    LINK = c"link";
+    LINKAT = c"linkat";
+    RENAME = c"rename";
+    RENAMEAT = c"renameat";
+    RENAMEAT2 = c"renameat2";
+    UMASK = c"umask";
+    UNSHARE = c"unshare";
+    SETNS = c"setns";
 }
 
 /// The C library's function, called with these arguments.
@@ -65,6 +81,20 @@ fn result(outcome: Outcome, bypass: impl FnOnce() -> ssize_t) -> ssize_t {
         Outcome::Failed(errno) => fail(errno),
         Outcome::Bypass => bypass(),
     }
+}
+
+fn done(outcome: Outcome, bypass: impl FnOnce() -> c_int) -> c_int {
+    match outcome {
+        Outcome::Done(_) => 0,
+        Outcome::Failed(errno) => fail(errno) as c_int,
+        Outcome::Bypass => bypass(),
+    }
+}
+
+/// `None`: the kernel is to say what is wrong with it.
+unsafe fn text<'t>(text: *const c_char) -> Option<&'t CStr> {
+    // SAFETY: the program says that a string is there.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
 }
 
 /// The memory of one call: parts of it, each where the program says.
@@ -296,6 +326,97 @@ hooks! {
         let made = call!(POPEN, fn(*const c_char, *const c_char) -> *mut c_void, command, mode);
         fds::share_all();
         made
+    }
+    fn unlink (path: *const c_char) -> c_int {
+        // SAFETY: as the program says; so for every path here.
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::unlink(libc::AT_FDCWD, path, false));
+        done(outcome, || call!(UNLINK, fn(*const c_char) -> c_int, path))
+    }
+    fn unlinkat (dir: c_int, path: *const c_char, flags: c_int) -> c_int {
+        let known = flags & !libc::AT_REMOVEDIR == 0;
+        // SAFETY: as in `unlink`.
+        let text = unsafe { text(path) }.filter(|_| known);
+        let outcome = text.map_or(Outcome::Bypass, |path| names::unlink(dir, path, flags & libc::AT_REMOVEDIR != 0));
+        done(outcome, || call!(UNLINKAT, fn(c_int, *const c_char, c_int) -> c_int, dir, path, flags))
+    }
+    fn rmdir (path: *const c_char) -> c_int {
+        // SAFETY: as in `unlink`.
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::unlink(libc::AT_FDCWD, path, true));
+        done(outcome, || call!(RMDIR, fn(*const c_char) -> c_int, path))
+    }
+    fn remove (path: *const c_char) -> c_int {
+        // SAFETY: as in `unlink`.
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::unlink(libc::AT_FDCWD, path, false));
+        done(outcome, || call!(REMOVE, fn(*const c_char) -> c_int, path))
+    }
+    fn mkdir (path: *const c_char, mode: mode_t) -> c_int {
+        // SAFETY: as in `unlink`.
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::mkdir(libc::AT_FDCWD, path, mode));
+        done(outcome, || call!(MKDIR, fn(*const c_char, mode_t) -> c_int, path, mode))
+    }
+    fn mkdirat (dir: c_int, path: *const c_char, mode: mode_t) -> c_int {
+        // SAFETY: as in `unlink`.
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::mkdir(dir, path, mode));
+        done(outcome, || call!(MKDIRAT, fn(c_int, *const c_char, mode_t) -> c_int, dir, path, mode))
+    }
+    fn symlink (target: *const c_char, path: *const c_char) -> c_int {
+        // SAFETY: as in `unlink`.
+        let both = unsafe { text(target).zip(text(path)) };
+        let outcome = both.map_or(Outcome::Bypass, |(target, path)| names::symlink(target, libc::AT_FDCWD, path));
+        done(outcome, || call!(SYMLINK, fn(*const c_char, *const c_char) -> c_int, target, path))
+    }
+    fn symlinkat (target: *const c_char, dir: c_int, path: *const c_char) -> c_int {
+        // SAFETY: as in `unlink`.
+        let both = unsafe { text(target).zip(text(path)) };
+        let outcome = both.map_or(Outcome::Bypass, |(target, path)| names::symlink(target, dir, path));
+        done(outcome, || call!(SYMLINKAT, fn(*const c_char, c_int, *const c_char) -> c_int, target, dir, path))
+    }
+    fn link (path: *const c_char, to_path: *const c_char) -> c_int {
+        // SAFETY: as in `unlink`.
+        let both = unsafe { text(path).zip(text(to_path)) };
+        let cwd = libc::AT_FDCWD;
+        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::link(cwd, path, cwd, to, 0));
+        done(outcome, || call!(LINK, fn(*const c_char, *const c_char) -> c_int, path, to_path))
+    }
+    fn linkat (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char, flags: c_int) -> c_int {
+        // SAFETY: as in `unlink`.
+        let both = unsafe { text(path).zip(text(to_path)) };
+        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::link(dir, path, to_dir, to, flags));
+        done(outcome, || call!(LINKAT, fn(c_int, *const c_char, c_int, *const c_char, c_int) -> c_int, dir, path, to_dir, to_path, flags))
+    }
+    fn rename (path: *const c_char, to_path: *const c_char) -> c_int {
+        // SAFETY: as in `unlink`.
+        let both = unsafe { text(path).zip(text(to_path)) };
+        let cwd = libc::AT_FDCWD;
+        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::rename(cwd, path, cwd, to, 0));
+        done(outcome, || call!(RENAME, fn(*const c_char, *const c_char) -> c_int, path, to_path))
+    }
+    fn renameat (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char) -> c_int {
+        // SAFETY: as in `unlink`.
+        let both = unsafe { text(path).zip(text(to_path)) };
+        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::rename(dir, path, to_dir, to, 0));
+        done(outcome, || call!(RENAMEAT, fn(c_int, *const c_char, c_int, *const c_char) -> c_int, dir, path, to_dir, to_path))
+    }
+    fn renameat2 (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char, flags: c_uint) -> c_int {
+        // SAFETY: as in `unlink`.
+        let both = unsafe { text(path).zip(text(to_path)) };
+        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::rename(dir, path, to_dir, to, flags));
+        done(outcome, || call!(RENAMEAT2, fn(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int, dir, path, to_dir, to_path, flags))
+    }
+    fn umask (mask: mode_t) -> mode_t {
+        let before = call!(UMASK, fn(mode_t) -> mode_t, mask);
+        names::umask_is(mask);
+        before
+    }
+    fn unshare (flags: c_int) -> c_int {
+        let done = call!(UNSHARE, fn(c_int) -> c_int, flags);
+        mounts::leave();
+        done
+    }
+    fn setns (fd: c_int, kind: c_int) -> c_int {
+        let done = call!(SETNS, fn(c_int, c_int) -> c_int, fd, kind);
+        mounts::leave();
+        done
     }
     fn _exit _Exit (status: c_int) -> ! {
         report::print();

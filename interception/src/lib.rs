@@ -16,6 +16,8 @@ mod data;
 mod doors;
 mod fds;
 mod hooks;
+mod mounts;
+mod names;
 mod opening;
 mod real;
 mod report;

@@ -54,6 +54,7 @@ extern "C" fn in_child() {
     crate::fds::share_all();
     crate::fds::nobody_moves();
     crate::doors::leave();
+    crate::names::leave();
     crate::report::inherit();
 }
 

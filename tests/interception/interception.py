@@ -29,6 +29,10 @@ class Worker:
         command = [sys.executable, os.path.join(HERE, "worker.py")]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
+    @staticmethod
+    def library():
+        return LIBRARY
+
     def __enter__(self):
         return self
 
@@ -445,6 +449,8 @@ class Interception:
 
 
 def main():
+    import names  # It needs what is above.
+
     results = Results("interception", sys.argv[1:])
     if not os.path.exists(LIBRARY):
         results.run("the library", lambda: (_ for _ in ()).throw(Skipped(f"no {LIBRARY}: cargo build --release -p pil4dfs")))
@@ -471,6 +477,7 @@ def main():
             ("random operations equal a model", tests.model),
             ("programs that are killed leave nothing behind", tests.killed),
             ("permissions are the kernel's", tests.others),
+            *names.Names(store, tests.calls).claims(),
             ("start-up is not felt", tests.start),
             ("idle is idle", tests.idle),
             ("a daemon that dies is an error and comes back", tests.gone),
@@ -482,4 +489,5 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.modules["interception"] = sys.modules["__main__"]
     main()

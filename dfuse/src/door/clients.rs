@@ -1,17 +1,22 @@
 //! Who has come to the door.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use daos_fabric::shm::{Server, Shape, WORDS};
 use daos_types::door::{WORD_OPENING, WORD_THREADS};
+use dfs::Credentials;
 use rustix::io::Errno;
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg,
     sockopt::socket_peercred,
 };
+use smallvec::SmallVec;
+
+use super::names::Entered;
+use crate::fuse::Thread;
 
 /// Calls of one client at once, and data of each: 16 MiB of addresses, of which only what is used takes memory.
 const SHAPE: Shape = Shape { slots: 16, data_bytes: 1 << 20 };
@@ -19,6 +24,8 @@ const SHAPE: Shape = Shape { slots: 16, data_bytes: 1 << 20 };
 const CLIENTS_MAX: usize = 256;
 /// Of one user but root.
 const CLIENTS_OF_USER_MAX: usize = 128;
+/// Threads of a client that are known to be its.
+const THREADS_MAX: usize = 64;
 /// Rings that are heard at a time: others want to be heard too.
 const RINGS_MAX: usize = 16;
 
@@ -29,6 +36,11 @@ pub struct Client {
     /// As the kernel says who has connected.
     pub pid: u32,
     pub uid: u32,
+    /// As whom it changes names.
+    pub who: Credentials,
+    pub entered: Entered,
+    /// Numbers of threads that it has, or had.
+    threads: Mutex<SmallVec<[u32; 4]>>,
     pub calls: AtomicU64,
 }
 
@@ -44,7 +56,10 @@ impl Client {
         let version = daos_types::door::VERSION.to_le_bytes();
         sendmsg(&socket, &[io::IoSlice::new(&version)], &mut control, SendFlags::NOSIGNAL)?;
         let (pid, uid) = (peer.pid.as_raw_nonzero().get() as u32, peer.uid.as_raw());
-        Ok(Self { server, socket, pid, uid, calls: AtomicU64::new(0) })
+        let groups = peer_groups(socket.as_fd())?;
+        let who = Credentials { uid, gid: peer.gid.as_raw(), groups };
+        let (entered, threads, calls) = Default::default();
+        Ok(Self { server, socket, pid, uid, who, entered, threads, calls })
     }
 
     /// Readable when the client has rung, or has gone.
@@ -64,6 +79,22 @@ impl Client {
             }
         }
         true
+    }
+
+    /// One of its threads, by the number that it says; somebody, if it has none by that number here.
+    pub fn thread(&self, number: u32) -> Thread {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.contains(&number) {
+            return Thread(number);
+        }
+        if !std::path::Path::new(&format!("/proc/{}/task/{number}", self.pid)).exists() {
+            return Thread::SEVERAL;
+        }
+        if threads.len() == THREADS_MAX {
+            threads.clear();
+        }
+        threads.push(number);
+        Thread(number)
     }
 
     /// Whether it says that this thread is opening a file for the door. A lie costs nobody but the thread's process its pages in the kernel, and
@@ -118,5 +149,34 @@ impl Clients {
     pub fn calls(&self) -> u64 {
         let clients = self.0.read().unwrap_or_else(PoisonError::into_inner);
         clients.iter().map(|client| client.calls.load(Relaxed)).sum()
+    }
+}
+
+/// Supplementary groups of who has connected (`SO_PEERGROUPS`, unix(7)).
+#[allow(unsafe_code)]
+fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; 64];
+    loop {
+        let room = size_of_val(groups.as_slice());
+        let mut bytes = room as libc::socklen_t;
+        // SAFETY: the kernel writes at most `bytes` bytes to where `groups` is, which has as many.
+        let asked = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut bytes,
+            )
+        };
+        let needed = bytes as usize / size_of::<u32>();
+        match asked {
+            0 => {
+                groups.truncate(needed);
+                return Ok(groups);
+            }
+            _ if needed > groups.len() => groups.resize(needed, 0),
+            _ => return Err(io::Error::last_os_error()),
+        }
     }
 }

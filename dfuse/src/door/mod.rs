@@ -15,16 +15,18 @@
 
 mod clients;
 mod grants;
+mod names;
 
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use daos_fabric::shm::Taken;
+use daos_types::door::names::Call;
 use daos_types::door::{Answer, Ask, Pass, Token};
 use dfs::{Handle, Ino};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
@@ -38,6 +40,7 @@ use crate::ops::{Filesystem, Write};
 
 pub use clients::{Client, Clients};
 pub use grants::{Begun, Grants, InFlight, Tagged, Written};
+pub use names::{Kernel, Names};
 
 /// For how long the thread looks for another call before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
@@ -57,10 +60,14 @@ const BACKLOG: i32 = 64;
 pub struct Desk {
     pub grants: Arc<Grants>,
     pub clients: Clients,
+    pub names: Names,
     name: Vec<u8>,
     listener: OwnedFd,
     /// Written to when the thread is to end.
     stop: OwnedFd,
+    /// Written to when there is something to do for the thread, if it sleeps.
+    bell: OwnedFd,
+    asleep: AtomicBool,
     calls_of_gone: AtomicU64,
 }
 
@@ -74,13 +81,22 @@ impl Desk {
         rustix::net::bind(&listener, &SocketAddrUnix::new_abstract_name(&name)?)?;
         rustix::net::listen(&listener, BACKLOG)?;
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
-        let (grants, clients) = Default::default();
-        Ok(Self { grants, clients, name, listener, stop, calls_of_gone: AtomicU64::new(0) })
+        let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (grants, clients, names) = Default::default();
+        let (asleep, calls_of_gone) = (AtomicBool::new(false), AtomicU64::new(0));
+        Ok(Self { grants, clients, names, name, listener, stop, bell, asleep, calls_of_gone })
     }
 
     /// Ends [`serve`].
     pub fn close(&self) {
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+
+    /// There is something to do for the thread.
+    fn wake(&self) {
+        if self.asleep.swap(false, SeqCst) {
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
     }
 
     /// What an open file needs to be used here.
@@ -116,6 +132,8 @@ pub struct Serve<F> {
     pub fs: Arc<F>,
     pub executor: Executor,
     pub notices: Arc<Notices>,
+    /// `None`: what the kernel keeps is not known, so nothing is changed past it.
+    pub kernel: Option<Kernel>,
     /// Until then nobody is let in.
     pub deaf_until: Cell<Option<Instant>>,
 }
@@ -140,8 +158,10 @@ impl<F: Filesystem> Serve<F> {
                     break;
                 }
             }
+            self.desk.asleep.store(true, SeqCst);
             let may_sleep = clients.iter().all(|client| client.server.may_sleep());
-            let over = self.look(&clients, may_sleep);
+            let over = self.look(&clients, may_sleep && !self.desk.names.any_finished());
+            self.desk.asleep.store(false, SeqCst);
             clients.iter().for_each(|client| client.server.awake());
             looked = Instant::now();
             if over {
@@ -150,19 +170,21 @@ impl<F: Filesystem> Serve<F> {
         }
     }
 
-    /// Whether there was anything.
+    /// Does what there is to do; whether there was anything.
     fn serve_calls(&self, clients: &[Arc<Client>]) -> bool {
-        let mut any = false;
+        let mut any = self.tell_finished();
         for client in clients {
             let mut garbled = false;
             client.server.take(|taken, body| {
                 any = true;
                 client.calls.fetch_add(1, Relaxed);
-                match Ask::decode(body) {
-                    Some(ask) => self.call(client, taken, ask),
-                    None => garbled = true,
+                match (Ask::decode(body), Call::decode(body)) {
+                    (Some(ask), _) => self.call(client, taken, ask),
+                    (None, Some(call)) => self.call_names(client, taken, call),
+                    (None, None) => garbled = true,
                 }
             });
+            any |= self.tell_finished();
             if garbled {
                 tracing::warn!(client.pid, "a program says nonsense at the door; it is shown out");
                 self.show_out(client);
@@ -171,15 +193,31 @@ impl<F: Filesystem> Serve<F> {
         any
     }
 
+    /// What a call needs before anything of it is in flight: who has all credits may be waiting for just that.
+    fn begin(&self, client: &Arc<Client>, taken: Taken) -> Option<(Owed, Credit)> {
+        let answer = Answer::Failed(libc::EIO as u32);
+        let owed = Owed { client: client.clone(), slot: taken.slot, answer };
+        match self.executor.credit() {
+            Some(credit) => Some((owed, credit)),
+            None => {
+                owed.pay(Answer::Kernel);
+                None
+            }
+        }
+    }
+
+    fn call_names(&self, client: &Arc<Client>, taken: Taken, call: Call) {
+        if let Some((owed, credit)) = self.begin(client, taken) {
+            self.names_call(owed, credit, call);
+        }
+    }
+
     fn call(&self, client: &Arc<Client>, taken: Taken, ask: Ask) {
         let (token, writes) = match ask {
             Ask::Read { token, .. } => (token, false),
             Ask::Write { token, .. } => (token, true),
         };
-        let answer = Answer::Failed(libc::EIO as u32);
-        let owed = Owed { client: client.clone(), slot: taken.slot, answer };
-        // Before anything is in flight: who has the others may be waiting for just that.
-        let Some(credit) = self.executor.credit() else { return owed.pay(Answer::Kernel) };
+        let Some((owed, credit)) = self.begin(client, taken) else { return };
         let begun = match self.desk.grants.begin(token, writes) {
             Begun::Unprepared(ino) => {
                 self.prepare(ino);
@@ -231,6 +269,7 @@ impl<F: Filesystem> Serve<F> {
         let mut polled = vec![
             PollFd::new(&desk.stop, PollFlags::IN),
             PollFd::new(&desk.listener, PollFlags::IN),
+            PollFd::new(&desk.bell, PollFlags::IN),
         ];
         for client in clients {
             polled.push(PollFd::from_borrowed_fd(client.socket(), PollFlags::IN));
@@ -257,7 +296,10 @@ impl<F: Filesystem> Serve<F> {
         if ready[1] {
             self.let_in();
         }
-        for (client, ready) in clients.iter().zip(&ready[2..]) {
+        if ready[2] {
+            let _heard = rustix::io::read(&desk.bell, &mut [0; 8]);
+        }
+        for (client, ready) in clients.iter().zip(&ready[3..]) {
             if *ready && !client.hear() {
                 self.show_out(client);
             }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use daos_types::door;
+use daos_types::door::{self, Token};
 use dfs::{
     Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Seek,
     SetAttr, SetTime, Time, XattrSet,
@@ -50,8 +50,10 @@ struct View<F> {
     fs: Arc<F>,
     nodes: Nodes,
     caching: bool,
-    /// `None`: the kernel keeps nothing, or cannot be told.
+    /// Attributes of directories; `None`: the kernel keeps nothing, or cannot be told.
     given: Option<Arc<Given>>,
+    /// Attributes of others, while names are changed past the kernel.
+    given_others: Option<Arc<Given>>,
     /// `None`: there is no way but the kernel's.
     desk: Option<Arc<Desk>>,
 }
@@ -60,6 +62,8 @@ struct View<F> {
 #[derive(Clone, Copy)]
 struct Before {
     asked: Option<Asked>,
+    /// As `asked`, of inodes that are no directories.
+    asked_others: Option<Asked>,
     written: Written,
 }
 
@@ -70,6 +74,7 @@ impl<F> Clone for View<F> {
             nodes: self.nodes,
             caching: self.caching,
             given: self.given.clone(),
+            given_others: self.given_others.clone(),
             desk: self.desk.clone(),
         }
     }
@@ -123,7 +128,9 @@ impl<F: Filesystem> View<F> {
     fn before(&self, by: Thread) -> Before {
         let written = self.desk.as_ref().map(|desk| desk.grants.written());
         let asked = self.given.as_ref().map(|given| given.asked(by));
-        Before { asked, written: written.unwrap_or_default() }
+        let others = self.given_others.as_ref().filter(|_| self.names_are_used());
+        let asked_others = others.map(|given| given.asked(by));
+        Before { asked, asked_others, written: written.unwrap_or_default() }
     }
 
     fn may_be_believed(&self, attr: &Attr, before: Before) -> bool {
@@ -131,8 +138,15 @@ impl<F: Filesystem> View<F> {
             let given = self.given.as_ref().zip(before.asked);
             return given.is_none_or(|(given, asked)| given.give(attr.ino, asked));
         }
+        let others = self.given_others.as_ref().zip(before.asked_others);
+        let unchanged = others.is_none_or(|(given, asked)| given.give(attr.ino, asked));
         let desk = self.desk.as_ref();
-        desk.is_none_or(|desk| desk.grants.may_be_believed(attr.ino, before.written))
+        unchanged && desk.is_none_or(|desk| desk.grants.may_be_believed(attr.ino, before.written))
+    }
+
+    /// Whether names are changed past the kernel.
+    fn names_are_used(&self) -> bool {
+        self.desk.as_ref().is_some_and(|desk| desk.names.are_used())
     }
 
     /// Whether the thread that opens a file means to use it through the door. Where writes have to go to the end, the kernel says where that is.
@@ -197,8 +211,14 @@ impl<F: Filesystem> View<F> {
 impl<F: Filesystem> Adapter<F> {
     pub fn new(fs: Arc<F>, executor: Executor, caching: bool, desk: Option<Arc<Desk>>) -> Self {
         let nodes = Nodes { root: fs.root() };
-        let given = fs.notices().filter(|_| caching).map(|notices| Arc::new(Given::new(notices)));
-        Self { view: View { fs, nodes, caching, given, desk }, executor }
+        let given = || fs.notices().filter(|_| caching).map(|notices| Given::new(notices).into());
+        let (given, given_others) = (given(), given());
+        Self { view: View { fs, nodes, caching, given, given_others, desk }, executor }
+    }
+
+    /// What was given to the kernel, of directories and of others; `None`: it keeps nothing, or cannot be told.
+    pub fn given(&self) -> Option<(Arc<Given>, Arc<Given>)> {
+        self.view.given.clone().zip(self.view.given_others.clone())
     }
 
     fn ino(&self, node: u64) -> Ino {
@@ -381,12 +401,12 @@ impl<F: Filesystem> Adapter<F> {
             }
             Operation::Unlink { name } => {
                 let name = owned(name);
-                let call = async move { fs.unlink(ino, &name).await };
+                let call = async move { fs.unlink(ino, &name).await.map(|_gone| ()) };
                 self.empty(reply, self.changing(ino, by, call));
             }
             Operation::Rmdir { name } => {
                 let name = owned(name);
-                let call = async move { fs.rmdir(ino, &name).await };
+                let call = async move { fs.rmdir(ino, &name).await.map(|_gone| ()) };
                 self.empty(reply, self.changing(ino, by, call));
             }
             Operation::Rename { name, to_parent, to_name, flags } => {
@@ -397,7 +417,7 @@ impl<F: Filesystem> Adapter<F> {
                 let call = async move { fs.rename(ino, &name, to, &to_name, flags).await };
                 self.run(reply, self.changing_both((ino, to), by, call), |view, reply, moved| {
                     // Its ctime is a new one, against which the kernel does not guard itself either.
-                    moved.into_iter().flatten().for_each(|moved| view.tell(moved));
+                    moved.inodes.into_iter().flatten().for_each(|moved| view.tell(moved));
                     reply.ok();
                 });
             }
@@ -474,6 +494,9 @@ impl<F: Filesystem> Adapter<F> {
             Operation::CopyFileRange { arguments, wide } => {
                 self.copy(header, &arguments, wide, reply)
             }
+            Operation::SetXattr { name: door::names::XATTR, value, .. } => {
+                reply.error(self.offer(ino, value));
+            }
             Operation::SetXattr { flags, kill_sgid, name, value } => {
                 let Some(set) = XattrSet::from_bits(flags as i32) else {
                     return reply.error(libc::EINVAL);
@@ -547,6 +570,19 @@ impl<F: Filesystem> Adapter<F> {
                 reply.data(&[out.as_bytes(), &pass.encode()].concat());
             }
             Err(_) => reply.error(libc::ENOTTY),
+        }
+    }
+
+    /// Somebody whom the kernel lets change this inode would change names in it at the door. The answer is an error in any case: nothing has
+    /// changed.
+    fn offer(&self, ino: Ino, token: &[u8]) -> i32 {
+        let desk = self.view.desk.as_ref().filter(|_| self.view.given.is_some());
+        match (desk, Token::decode(token)) {
+            (Some(desk), Some(token)) => {
+                desk.names.offer(token, ino);
+                libc::EALREADY
+            }
+            _ => libc::EOPNOTSUPP,
         }
     }
 

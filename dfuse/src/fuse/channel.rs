@@ -52,13 +52,15 @@ impl Device {
         }
     }
 
-    /// Sends one notice. One of what the kernel does not know is none.
-    pub fn notify(&self, parts: &[IoSlice<'_>]) {
+    /// Sends one notice; false: it is of what the kernel does not know.
+    pub fn notify(&self, parts: &[IoSlice<'_>]) -> bool {
         match rustix::io::writev(&self.0, parts) {
-            Ok(_) | Err(Errno::NOENT | Errno::NODEV) => {}
+            Ok(_) => return true,
+            Err(Errno::NOENT | Errno::NODEV) => {}
             // The kernel does not know the directory as one, or it is going at this moment.
             Err(e) => tracing::debug!("the kernel does not take a notice: {e}"),
         }
+        false
     }
 
     /// Whether the kernel still has the mount.

@@ -32,7 +32,7 @@ pub struct Thread(pub u32);
 
 impl Thread {
     /// More than one; or one that has no number there.
-    const SEVERAL: Self = Self(0);
+    pub const SEVERAL: Self = Self(0);
 
     fn and(self, other: Self) -> Self {
         if self == other { self } else { Self::SEVERAL }
@@ -102,7 +102,8 @@ impl Given {
         }
     }
 
-    fn is_to_be_told(&self, directory: Ino, by: Thread) -> bool {
+    /// As `changed`; whether the kernel is to be told.
+    pub fn is_to_be_told(&self, directory: Ino, by: Thread) -> bool {
         self.changes.fetch_add(1, SeqCst);
         if self.count(directory).load(SeqCst) == 0 {
             return false;

@@ -25,7 +25,8 @@ mod request;
 mod requests;
 mod session;
 
+pub use given::{Given, Thread};
 pub use mount::{detach, remount};
-pub use reply::errno;
+pub use reply::{Nodes, errno};
 pub use requests::Requests;
 pub use session::{FuseConfig, Mounted, Unmounted, Unmounter};

@@ -112,15 +112,24 @@ impl<F: Filesystem> Mounted<F> {
             let _closed = self.desk.as_deref().map(ClosingDesk);
             if let (Some(desk), Some(notices)) = (&self.desk, &self.notices) {
                 let (desk, notices) = (desk.clone(), notices.clone());
+                let (device, nodes) = (device.clone(), self.nodes);
+                let kernel = self.adapter.given().map(|(directories, inodes)| door::Kernel {
+                    directories,
+                    inodes,
+                    send: Box::new(move |notice| notify::send(&device, nodes, notice)),
+                });
+                let (fs, executor) = (self.fs, self.executor);
                 let deaf_until = std::cell::Cell::new(None);
-                let serve =
-                    door::Serve { desk, fs: self.fs, executor: self.executor, notices, deaf_until };
+                let serve = door::Serve { desk, fs, executor, notices, kernel, deaf_until };
                 let serve = move || serve.run();
                 thread::Builder::new().name("door".into()).spawn_scoped(scope, serve)?;
             }
             if let Some(notices) = self.notices.as_deref() {
                 let nodes = self.nodes;
-                let serve = move || notices.serve(|notice| notify::send(&device, nodes, notice));
+                let send = move |notice: &_| {
+                    let _known = notify::send(&device, nodes, notice);
+                };
+                let serve = move || notices.serve(send);
                 thread::Builder::new().name("notices".into()).spawn_scoped(scope, serve)?;
             }
             let mut threads = Vec::new();

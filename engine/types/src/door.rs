@@ -1,8 +1,10 @@
 //! What a program says to dfuse at its door beside the mount: bodies of calls through shared memory, and what an ioctl on an open file
 //! answers. Bytes: `dfuse/FORMAT.md`.
 
+pub mod names;
+
 /// Of both sides; one that speaks another leaves the other alone.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// `_IOR('D', 0xd0, Pass)`: what a program needs to come to the door with this open file.
 pub const IOCTL_PASS: u32 = 2 << 30 | (PASS_BYTES as u32) << 16 | (b'D' as u32) << 8 | 0xd0;
@@ -28,6 +30,22 @@ pub struct Pass {
     pub token: Option<Token>,
     name: [u8; NAME_BYTES_MAX],
     name_len: usize,
+}
+
+impl Token {
+    #[must_use]
+    pub fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.0.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.1.to_le_bytes());
+        bytes
+    }
+
+    /// `None`: it has another length.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == 16).then(|| Self(u64_at(bytes, 0), u64_at(bytes, 8)))
+    }
 }
 
 impl Pass {
@@ -156,6 +174,10 @@ impl Answer {
             _ => None,
         }
     }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("2 bytes"))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

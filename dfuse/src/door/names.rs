@@ -1,0 +1,345 @@
+//! Changes of names at the door: who asks has found the directory by the kernel, which has let him.
+//!
+//! A token for a directory is set on it as an xattr, so the kernel has seen that its owner may change what is in there, and that the mount
+//! may be written to. Whether he still may, dfs says for each call; in doubt the call is the kernel's.
+//!
+//! # Invariants
+//! 1. What a call has changed is told to the kernel before it is answered, by the door's thread, when nothing of the call is in flight any
+//!    more: in the kernel a notice waits for requests in progress, which need credits and turns.
+//! 2. A client is believed which of its threads asks only if it has such a thread.
+//! 3. Attributes that somebody was given before, and has not taken in yet, are told of as well (`fuse/given.rs`).
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use daos_types::door::names::{Call, Change, DIRECTORIES_MAX, NOT_THIS, Name, What};
+use daos_types::door::{Answer, Token};
+use dfs::{Caller, Credentials, Ino, RenameFlags, Result};
+use smallvec::{SmallVec, smallvec};
+
+use super::{Owed, Serve};
+use crate::exec::Credit;
+use crate::fuse::{Given, Nodes, Thread, errno};
+use crate::notices::Notice;
+use crate::ops::Filesystem;
+
+/// Tokens that nobody has used yet; the oldest goes.
+const OFFERED_MAX: usize = 1024;
+
+/// What is known of names at the desk.
+#[derive(Default)]
+pub struct Names {
+    offered: Mutex<VecDeque<(Token, Ino)>>,
+    finished: Mutex<Vec<Finished>>,
+    /// There is something in `finished`.
+    any: AtomicBool,
+    used: AtomicBool,
+}
+
+/// A call that is done, and what the kernel is to be told before it is answered.
+pub struct Finished {
+    owed: Owed,
+    answer: Answer,
+    by: Thread,
+    directories: SmallVec<[Ino; 2]>,
+    inodes: SmallVec<[Ino; 2]>,
+    names: SmallVec<[(Ino, Bytes); 2]>,
+}
+
+/// How the kernel hears of it.
+pub struct Kernel {
+    /// Of which directories attributes were given.
+    pub directories: Arc<Given>,
+    /// And of which other inodes, since names are changed here.
+    pub inodes: Arc<Given>,
+    /// False: the kernel knows nothing of that sort.
+    pub send: Box<dyn Fn(&Notice) -> bool + Send>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Names {
+    /// Somebody who may change `directory` has set this token on it.
+    pub fn offer(&self, token: Token, directory: Ino) {
+        let mut offered = lock(&self.offered);
+        if offered.len() == OFFERED_MAX {
+            offered.pop_front();
+        }
+        offered.push_back((token, directory));
+    }
+
+    fn take(&self, token: Token) -> Option<Ino> {
+        let mut offered = lock(&self.offered);
+        let at = offered.iter().position(|(of, _)| *of == token)?;
+        offered.remove(at).map(|(_, directory)| directory)
+    }
+
+    /// Somebody has ever come to change names.
+    pub fn are_used(&self) -> bool {
+        self.used.load(SeqCst)
+    }
+
+    pub fn any_finished(&self) -> bool {
+        self.any.load(SeqCst)
+    }
+
+    fn finish(&self, finished: Finished) {
+        lock(&self.finished).push(finished);
+        self.any.store(true, SeqCst);
+    }
+
+    fn take_finished(&self) -> Vec<Finished> {
+        if !self.any.swap(false, SeqCst) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *lock(&self.finished))
+    }
+}
+
+/// Where a client is: the directories that it has entered, the last one last.
+#[derive(Default)]
+pub struct Entered(Mutex<VecDeque<Ino>>);
+
+impl Entered {
+    fn enter(&self, directory: Ino) {
+        let mut entered = lock(&self.0);
+        if entered.contains(&directory) {
+            return;
+        }
+        if entered.len() == DIRECTORIES_MAX {
+            entered.pop_front();
+        }
+        entered.push_back(directory);
+    }
+
+    fn has(&self, directory: Ino) -> bool {
+        lock(&self.0).iter().rev().any(|entered| *entered == directory)
+    }
+}
+
+impl<F: Filesystem> Serve<F> {
+    pub(super) fn names_call(&self, owed: Owed, credit: Credit, call: Call) {
+        if self.kernel.is_none() {
+            return owed.pay(Answer::Kernel);
+        }
+        match call {
+            Call::Enter { token } => match self.desk.names.take(token) {
+                Some(directory) => {
+                    // Before it is answered: attributes that are given from then on are marked.
+                    self.desk.names.used.store(true, SeqCst);
+                    owed.client.entered.enter(directory);
+                    owed.pay(Answer::Done(0));
+                }
+                None => owed.pay(Answer::Failed(libc::EBADF as u32)),
+            },
+            Call::Change(change) => self.change(owed, credit, change),
+        }
+    }
+
+    fn change(&self, owed: Owed, credit: Credit, change: Change) {
+        let Some(asked) = Asked::of(&owed, change, self.fs.root()) else {
+            return owed.pay(Answer::Failed(libc::ESTALE as u32));
+        };
+        let (fs, desk) = (self.fs.clone(), self.desk.clone());
+        self.executor.spawn_with(credit, async move {
+            let mut inodes = SmallVec::new();
+            // Also when it has failed: what such a call has done is not known.
+            let answer = match carry_out(&*fs, &owed.client.who, &asked, &mut inodes).await {
+                Ok(Verdict::Done) => Answer::Done(0),
+                Ok(Verdict::ThisIsTheKernels) => return owed.pay(Answer::Done(NOT_THIS)),
+                Ok(Verdict::InDoubt) => return owed.pay(Answer::Kernel),
+                Err(error) => Answer::Failed(errno(&error) as u32),
+            };
+            let (directories, names) = (asked.directories(), asked.names());
+            let by = asked.by;
+            desk.names.finish(Finished { owed, answer, by, directories, inodes, names });
+            desk.wake();
+        });
+    }
+
+    /// Invariant 1.
+    pub(super) fn tell_finished(&self) -> bool {
+        let finished = self.desk.names.take_finished();
+        let Some(kernel) = self.kernel.as_ref().filter(|_| !finished.is_empty()) else {
+            return false;
+        };
+        for Finished { owed, answer, by, directories, inodes, names } in finished {
+            for ino in inodes {
+                let given = kernel.inodes.is_to_be_told(ino, Thread::SEVERAL);
+                if !(kernel.send)(&Notice::Attributes(ino)) && given {
+                    // The kernel is only just about to know it.
+                    kernel.inodes.tell(ino);
+                }
+            }
+            // A name that the kernel knew takes the attributes of its directory with it, but not what was given and not taken in.
+            let mut untold = false;
+            for (parent, name) in names {
+                untold |= !(kernel.send)(&Notice::Name { parent, name });
+            }
+            for directory in directories {
+                if kernel.directories.is_to_be_told(directory, by) || untold {
+                    (kernel.send)(&Notice::Attributes(directory));
+                }
+            }
+            owed.pay(answer);
+        }
+        true
+    }
+}
+
+/// A change, with what its places mean.
+struct Asked {
+    what: What,
+    by: Thread,
+    at: Ino,
+    name: Bytes,
+    /// Of one name, `at`.
+    to: Ino,
+    to_name: Bytes,
+}
+
+impl Asked {
+    /// `None`: the client has not entered these directories, or names do not fit.
+    fn of(owed: &Owed, change: Change, root: Ino) -> Option<Self> {
+        let (client, Change { what, thread, at, to }) = (&owed.client, change);
+        let (len, to_len) = (usize::from(at.bytes), usize::from(to.bytes));
+        let mut name = Bytes::from(client.server.data(owed.slot, 0, len + to_len));
+        if name.len() != len + to_len {
+            return None;
+        }
+        let to_name = name.split_off(len);
+        let nodes = Nodes { root };
+        let directory =
+            |of: Name| Some(nodes.ino(of.directory)).filter(|ino| client.entered.has(*ino));
+        let at_directory = directory(at)?;
+        let to_directory = match what {
+            What::Link | What::Rename { .. } if to.directory != at.directory => directory(to)?,
+            _ => at_directory,
+        };
+        Some(Self {
+            what,
+            by: client.thread(thread),
+            at: at_directory,
+            name,
+            to: to_directory,
+            to_name,
+        })
+    }
+
+    /// Those that are changed.
+    fn directories(&self) -> SmallVec<[Ino; 2]> {
+        match self.what {
+            What::Link => smallvec![self.to],
+            What::Rename { .. } if self.to != self.at => smallvec![self.at, self.to],
+            _ => smallvec![self.at],
+        }
+    }
+
+    fn names(&self) -> SmallVec<[(Ino, Bytes); 2]> {
+        let (at, to) = ((self.at, self.name.clone()), (self.to, self.to_name.clone()));
+        match self.what {
+            What::Link => smallvec![to],
+            What::Rename { .. } => smallvec![at, to],
+            _ => smallvec![at],
+        }
+    }
+}
+
+enum Verdict {
+    Done,
+    /// Nothing was done, because of what the name is.
+    ThisIsTheKernels,
+    /// Nothing was done, because of who asks.
+    InDoubt,
+}
+
+/// `inodes`: those that it has changed.
+async fn carry_out<F: Filesystem>(
+    fs: &F,
+    who: &Credentials,
+    asked: &Asked,
+    inodes: &mut SmallVec<[Ino; 2]>,
+) -> Result<Verdict> {
+    let Asked { what, at, name, to, to_name, .. } = asked;
+    let (at, to) = (*at, *to);
+    let may =
+        fs.surely_may_change(at, who).await? && (to == at || fs.surely_may_change(to, who).await?);
+    if !may {
+        return Ok(Verdict::InDoubt);
+    }
+    match *what {
+        What::Unlink => inodes.push(fs.unlink(at, name).await?),
+        What::Rmdir => inodes.push(fs.rmdir(at, name).await?),
+        What::Mkdir { mode, umask } => {
+            let caller = Caller { uid: who.uid, gid: who.gid, umask };
+            counted(fs, Box::pin(fs.mkdir(at, name, mode, caller))).await?;
+        }
+        What::Symlink => {
+            let caller = Caller::new(who.uid, who.gid);
+            counted(fs, Box::pin(fs.symlink(at, name, to_name, caller))).await?;
+        }
+        What::Link => {
+            let file = counted(fs, fs.lookup(at, name)).await?.attr;
+            if !who.surely_may_link(&file) {
+                return Ok(Verdict::ThisIsTheKernels);
+            }
+            inodes.push(file.ino);
+            counted(fs, Box::pin(fs.link(file.ino, to, to_name))).await?;
+        }
+        What::Rename { no_replace } => {
+            let file = counted(fs, fs.lookup(at, name)).await?.attr;
+            if file.kind == dfs::Kind::Directory {
+                return Ok(Verdict::ThisIsTheKernels);
+            }
+            let flags = RenameFlags { no_replace, exchange: false };
+            let moved = Box::pin(fs.rename(at, name, to, to_name, flags)).await?;
+            inodes.extend(moved.inodes.into_iter().flatten().chain(moved.replaced));
+        }
+    }
+    Ok(Verdict::Done)
+}
+
+/// What answers an entry has counted a lookup, of which the kernel will know nothing.
+async fn counted<F: Filesystem>(
+    fs: &F,
+    answer: impl Future<Output = Result<dfs::Entry>>,
+) -> Result<dfs::Entry> {
+    let entry = answer.await?;
+    if fs.forget(entry.attr.ino, 1) {
+        fs.forgotten(entry.attr.ino).await;
+    }
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_once_and_the_oldest_go() {
+        let names = Names::default();
+        let token = |n| Token(7, n);
+        for n in 0..=OFFERED_MAX as u64 {
+            names.offer(token(n), Ino(n));
+        }
+        assert_eq!(names.take(token(0)), None);
+        assert_eq!(names.take(token(1)), Some(Ino(1)));
+        assert_eq!(names.take(token(1)), None);
+    }
+
+    #[test]
+    fn a_client_leaves_what_it_has_entered_first() {
+        let entered = Entered::default();
+        for n in 0..=DIRECTORIES_MAX as u64 {
+            entered.enter(Ino(n));
+            entered.enter(Ino(n));
+        }
+        assert!(!entered.has(Ino(0)) && entered.has(Ino(1)));
+        assert!(entered.has(Ino(DIRECTORIES_MAX as u64)));
+    }
+}

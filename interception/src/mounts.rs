@@ -1,0 +1,183 @@
+//! The table of mounts: which are dfuse's, and whether anything about them is in the way of changing names past the kernel.
+//!
+//! # Invariants
+//! 1. Nothing is mounted on a name of dfuse's, and none of its mounts is read-only, or names are the kernel's: it alone knows what it shows.
+//! 2. A change of the table is seen by the next call (`poll` on mountinfo, proc(5)).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+
+use crate::doors;
+
+const FUSE_SUBTYPE: &[u8] = b"fuse.dfuse";
+/// Longest line that is understood.
+const LINE_BYTES_MAX: usize = 8192;
+/// Mounts of dfuse that are told apart.
+const MOUNTS_MAX: usize = 32;
+
+/// A line of mountinfo(5).
+pub(crate) struct Mount<'l> {
+    number: u64,
+    parent: u64,
+    pub(crate) device: u64,
+    root: &'l [u8],
+    /// The mountpoint.
+    pub(crate) at: &'l [u8],
+    read_only: bool,
+    pub(crate) is_dfuse: bool,
+}
+
+impl<'l> Mount<'l> {
+    fn of(line: &'l [u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+        let (number, parent) = (number()?, number()?);
+        let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+        let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
+        let (root, at, options) = (fields.next()?, fields.next()?, fields.next()?);
+        let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+        let (kind, _source, of_all) = (rest.next()?, rest.next()?, rest.next()?);
+        let is_ro = |options: &[u8]| options.split(|byte| *byte == b',').next() == Some(b"ro");
+        let read_only = is_ro(options) || is_ro(of_all);
+        Some(Self { number, parent, device, root, at, read_only, is_dfuse: kind == FUSE_SUBTYPE })
+    }
+
+    /// It shows the filesystem from its root on.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.root == b"/"
+    }
+}
+
+/// Goes through the table; false: not all of it could be read.
+pub(crate) fn read(mut see: impl FnMut(&Mount<'_>)) -> bool {
+    let Some(table) = open() else { return false };
+    let mut room = [0; LINE_BYTES_MAX];
+    let mut held = 0;
+    while let Ok(len) = rustix::io::read(&table, &mut room[held..]) {
+        held += len;
+        if len == 0 {
+            return held == 0;
+        }
+        let Some(end) = room[..held].iter().rposition(|byte| *byte == b'\n').map(|at| at + 1)
+        else {
+            return false;
+        };
+        for line in room[..end].split(|byte| *byte == b'\n') {
+            if let Some(mount) = Mount::of(line) {
+                see(&mount);
+            }
+        }
+        room.copy_within(end..held, 0);
+        held -= end;
+    }
+    false
+}
+
+fn open() -> Option<std::os::fd::OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(c"/proc/thread-self/mountinfo", flags, Mode::empty()).ok()
+}
+
+/// What is known of the table: whether it is plain, and that nobody is finding out.
+static STATE: AtomicU32 = AtomicU32::new(UNKNOWN);
+const UNKNOWN: u32 = 0;
+const LOOKING: u32 = 1;
+const PLAIN: u32 = 2;
+const NOT_PLAIN: u32 = 3;
+
+/// The table, to be polled.
+static TABLE: AtomicI32 = AtomicI32::new(-1);
+static TABLE_INODE: AtomicU64 = AtomicU64::new(0);
+
+/// Invariant 1, at this moment.
+pub(crate) fn are_plain() -> bool {
+    let state = STATE.load(Acquire);
+    match state {
+        LOOKING => return false,
+        UNKNOWN => {}
+        _ if !has_changed() => return state == PLAIN,
+        _ => {}
+    }
+    if STATE.compare_exchange(state, LOOKING, AcqRel, Relaxed).is_err() {
+        return false;
+    }
+    let plain = look();
+    STATE.store(if plain { PLAIN } else { NOT_PLAIN }, Release);
+    plain
+}
+
+/// In a child, or in another mount namespace: the table is another one, perhaps.
+pub(crate) fn leave() {
+    if let Some(table) = table() {
+        let fd = table.as_raw_fd();
+        TABLE.store(-1, Relaxed);
+        doors::close_ours(fd);
+    }
+    STATE.store(UNKNOWN, Release);
+}
+
+/// The table, if the program has not closed it and opened something else in its place.
+fn table() -> Option<BorrowedFd<'static>> {
+    let table = doors::borrow_ours(TABLE.load(Relaxed))?;
+    (doors::identity(table)?.1 == TABLE_INODE.load(Relaxed)).then_some(table)
+}
+
+fn has_changed() -> bool {
+    let Some(table) = table() else { return true };
+    let mut polled = [PollFd::from_borrowed_fd(table, PollFlags::PRI)];
+    let now = rustix::event::Timespec::default();
+    poll(&mut polled, Some(&now)) != Ok(0)
+}
+
+/// Reads the table. A change from now on is seen by `has_changed`, which counts from when the table was opened.
+fn look() -> bool {
+    if table().is_none() {
+        let Some(opened) = open().and_then(doors::aside) else { return false };
+        let Some((_, inode)) = doors::identity(opened.as_fd()) else { return false };
+        TABLE_INODE.store(inode, Relaxed);
+        TABLE.store(opened.into_raw_fd(), Relaxed);
+    }
+    let mut numbers = [0; MOUNTS_MAX];
+    let (mut count, mut plain) = (0, true);
+    let whole = read(|mount| {
+        if !mount.is_dfuse {
+            return;
+        }
+        plain &= !mount.read_only;
+        match numbers.get_mut(count) {
+            Some(number) => *number = mount.number,
+            None => plain = false,
+        }
+        count += 1;
+    });
+    let mine = &numbers[..count.min(MOUNTS_MAX)];
+    whole && plain && read(|mount| plain &= !mine.contains(&mount.parent)) && plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_table_are_understood() {
+        let line =
+            b"41 29 0:45 / /mnt/daos rw,nosuid shared:9 - fuse.dfuse dfuse:/store rw,user_id=0";
+        let mount = Mount::of(line).unwrap();
+        assert_eq!((mount.number, mount.parent, mount.at), (41, 29, &b"/mnt/daos"[..]));
+        assert_eq!(mount.device, rustix::fs::makedev(0, 45));
+        assert!(mount.is_dfuse && mount.is_whole() && !mount.read_only);
+        let sub = Mount::of(b"41 29 0:45 /sub /mnt/x ro,nosuid - fuse.dfuse d rw").unwrap();
+        assert!(sub.is_dfuse && !sub.is_whole() && sub.read_only);
+        assert!(
+            Mount::of(b"41 29 0:45 / /mnt/x rw - fuse.dfuse d ro,user_id=0").unwrap().read_only
+        );
+        assert!(!Mount::of(b"41 29 0:45 / /mnt/x rw - fuse.sshfs dfuse rw").unwrap().is_dfuse);
+        for other in [&b"41 29 0:45"[..], b"", b"x y 0:45 / /m rw - fuse.dfuse d rw"] {
+            assert!(Mount::of(other).is_none());
+        }
+    }
+}
