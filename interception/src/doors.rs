@@ -321,7 +321,9 @@ pub(crate) fn ask(
     let called = slot.call(&ask.encode(), &mut room, spins(), || door.ring(), || door.is_there());
     let Ok(len) = called else {
         door.state.store(CLOSED, Release);
-        return None;
+        // Whether it was done is unknown, and what must not be done twice is not done again by the kernel.
+        let unknown = matches!(ask, Ask::Append { .. });
+        return unknown.then_some(Answer::Failed(libc::EIO as u32));
     };
     let answer = Answer::decode(&room[..len])?;
     get(&slot, answer);

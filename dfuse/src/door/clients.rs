@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use daos_fabric::shm::{Server, Shape, WORDS};
@@ -29,7 +29,8 @@ pub struct Client {
     /// As the kernel says who has connected.
     pub pid: u32,
     pub uid: u32,
-    pub calls: AtomicU64,
+    /// It is not served any more.
+    is_out: AtomicBool,
 }
 
 impl Client {
@@ -44,7 +45,7 @@ impl Client {
         let version = daos_types::door::VERSION.to_le_bytes();
         sendmsg(&socket, &[io::IoSlice::new(&version)], &mut control, SendFlags::NOSIGNAL)?;
         let (pid, uid) = (peer.pid.as_raw_nonzero().get() as u32, peer.uid.as_raw());
-        Ok(Self { server, socket, pid, uid, calls: AtomicU64::new(0) })
+        Ok(Self { server, socket, pid, uid, is_out: AtomicBool::new(false) })
     }
 
     /// Readable when the client has rung, or has gone.
@@ -64,6 +65,10 @@ impl Client {
             }
         }
         true
+    }
+
+    pub fn is_out(&self) -> bool {
+        self.is_out.load(Relaxed)
     }
 
     /// Whether it says that this thread is opening a file for the door. A lie costs nobody but the thread's process its pages in the kernel, and
@@ -101,6 +106,7 @@ impl Clients {
     }
 
     pub fn remove(&self, gone: &Arc<Client>) {
+        gone.is_out.store(true, Relaxed);
         let mut clients = self.0.write().unwrap_or_else(PoisonError::into_inner);
         clients.retain(|client| !Arc::ptr_eq(client, gone));
     }
@@ -113,10 +119,5 @@ impl Clients {
 
     pub fn count(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    pub fn calls(&self) -> u64 {
-        let clients = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        clients.iter().map(|client| client.calls.load(Relaxed)).sum()
     }
 }

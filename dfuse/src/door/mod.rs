@@ -15,6 +15,7 @@
 
 mod clients;
 mod grants;
+mod stats;
 
 use std::cell::Cell;
 use std::io;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use daos_fabric::shm::Taken;
 use daos_types::door::{Answer, Ask, Pass, Token};
-use dfs::{Handle, Ino};
+use dfs::{Appended, Handle, Ino};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -38,6 +39,7 @@ use crate::ops::{Filesystem, Write};
 
 pub use clients::{Client, Clients};
 pub use grants::{Begun, Grants, InFlight, Tagged, Written};
+pub use stats::{Latency, Stats};
 
 /// For how long the thread looks for another call before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
@@ -57,11 +59,12 @@ const BACKLOG: i32 = 64;
 pub struct Desk {
     pub grants: Arc<Grants>,
     pub clients: Clients,
+    pub stats: Stats,
     name: Vec<u8>,
     listener: OwnedFd,
     /// Written to when the thread is to end.
     stop: OwnedFd,
-    calls_of_gone: AtomicU64,
+    calls: AtomicU64,
 }
 
 impl Desk {
@@ -74,8 +77,8 @@ impl Desk {
         rustix::net::bind(&listener, &SocketAddrUnix::new_abstract_name(&name)?)?;
         rustix::net::listen(&listener, BACKLOG)?;
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
-        let (grants, clients) = Default::default();
-        Ok(Self { grants, clients, name, listener, stop, calls_of_gone: AtomicU64::new(0) })
+        let (grants, clients, stats) = Default::default();
+        Ok(Self { grants, clients, stats, name, listener, stop, calls: AtomicU64::new(0) })
     }
 
     /// Ends [`serve`].
@@ -94,9 +97,9 @@ impl Desk {
         Pass::new(None, &self.name)
     }
 
-    /// Calls that were answered so far.
+    /// Calls that were taken so far.
     pub fn calls(&self) -> u64 {
-        self.calls_of_gone.load(Relaxed) + self.clients.calls()
+        self.calls.load(Relaxed)
     }
 }
 
@@ -153,11 +156,11 @@ impl<F: Filesystem> Serve<F> {
     /// Whether there was anything.
     fn serve_calls(&self, clients: &[Arc<Client>]) -> bool {
         let mut any = false;
-        for client in clients {
+        for client in clients.iter().filter(|client| !client.is_out()) {
             let mut garbled = false;
             client.server.take(|taken, body| {
                 any = true;
-                client.calls.fetch_add(1, Relaxed);
+                self.desk.calls.fetch_add(1, Relaxed);
                 match Ask::decode(body) {
                     Some(ask) => self.call(client, taken, ask),
                     None => garbled = true,
@@ -174,10 +177,11 @@ impl<F: Filesystem> Serve<F> {
     fn call(&self, client: &Arc<Client>, taken: Taken, ask: Ask) {
         let (token, writes) = match ask {
             Ask::Read { token, .. } => (token, false),
-            Ask::Write { token, .. } => (token, true),
+            Ask::Write { token, .. } | Ask::Append { token, .. } => (token, true),
         };
-        let answer = Answer::Failed(libc::EIO as u32);
-        let owed = Owed { client: client.clone(), slot: taken.slot, answer };
+        let (desk, begun, answer) =
+            (self.desk.clone(), Instant::now(), Answer::Failed(libc::EIO as u32));
+        let owed = Owed { desk, client: client.clone(), slot: taken.slot, ask, begun, answer };
         // Before anything is in flight: who has the others may be waiting for just that.
         let Some(credit) = self.executor.credit() else { return owed.pay(Answer::Kernel) };
         let begun = match self.desk.grants.begin(token, writes) {
@@ -188,7 +192,7 @@ impl<F: Filesystem> Serve<F> {
             begun => begun,
         };
         match begun {
-            Begun::Granted(in_flight) => self.carry_out(owed, ask, in_flight, credit),
+            Begun::Granted(in_flight) => self.carry_out(owed, in_flight, credit),
             Begun::Kernel | Begun::Unprepared(_) => owed.pay(Answer::Kernel),
             Begun::NoHandle => owed.pay(Answer::Failed(libc::EBADF as u32)),
         }
@@ -201,9 +205,9 @@ impl<F: Filesystem> Serve<F> {
         self.desk.grants.prepared(ino, told);
     }
 
-    fn carry_out(&self, owed: Owed, ask: Ask, in_flight: InFlight, credit: Credit) {
-        let (fs, Tagged { ino, handle, flags }) = (self.fs.clone(), in_flight.of);
-        match ask {
+    fn carry_out(&self, owed: Owed, in_flight: InFlight, credit: Credit) {
+        let (fs, Tagged { ino, handle, .. }) = (self.fs.clone(), in_flight.of);
+        match owed.ask {
             Ask::Read { offset, len, .. } => self.executor.spawn_with(credit, async move {
                 let len = (len as usize).min(owed.client.server.shape().data_bytes);
                 let read = fs.read(ino, handle, offset, len).await;
@@ -212,14 +216,24 @@ impl<F: Filesystem> Serve<F> {
                 owed.pay(counted(done));
             }),
             Ask::Write { offset, len, .. } => {
-                let data = Bytes::from(owed.client.server.data(owed.slot, 0, len as usize));
-                let kill_priv = owed.client.uid != 0;
-                let sync = flags & (libc::O_SYNC | libc::O_DSYNC) != 0;
-                let write = Write { ino, handle, offset, data, append: false, sync, kill_priv };
+                let write = write_of(&owed, in_flight.of, Some(offset), len);
                 self.executor.spawn_with(credit, async move {
                     let written = fs.write(write).await;
                     drop(in_flight);
                     owed.pay(counted(written));
+                });
+            }
+            Ask::Append { len, .. } => {
+                let write = write_of(&owed, in_flight.of, None, len);
+                self.executor.spawn_with(credit, async move {
+                    let appended = fs.append(write).await;
+                    drop(in_flight);
+                    owed.pay(match appended {
+                        Ok(Appended { bytes, end }) => {
+                            Answer::Appended { bytes: bytes as u32, end }
+                        }
+                        Err(error) => Answer::Failed(errno(&error) as u32),
+                    });
                 });
             }
         }
@@ -286,7 +300,6 @@ impl<F: Filesystem> Serve<F> {
 
     /// What it has in flight is finished; its memory goes with the last of it.
     fn show_out(&self, client: &Arc<Client>) {
-        self.desk.calls_of_gone.fetch_add(client.calls.load(Relaxed), Relaxed);
         self.desk.clients.remove(client);
     }
 }
@@ -303,8 +316,11 @@ fn spin(clients: &[Arc<Client>]) {
 
 /// The answer of a call; dropped without another it is an I/O error, so that no program waits for ever.
 struct Owed {
+    desk: Arc<Desk>,
     client: Arc<Client>,
     slot: usize,
+    ask: Ask,
+    begun: Instant,
     answer: Answer,
 }
 
@@ -316,7 +332,21 @@ impl Owed {
 
 impl Drop for Owed {
     fn drop(&mut self) {
+        self.desk.stats.record(&self.ask, self.begun.elapsed());
         self.client.server.answer(self.slot, &self.answer.encode());
+    }
+}
+
+/// What a client wants to have written; without an offset it goes to the end.
+fn write_of(owed: &Owed, of: Tagged, offset: Option<u64>, len: u32) -> Write {
+    Write {
+        ino: of.ino,
+        handle: of.handle,
+        offset: offset.unwrap_or(0),
+        data: Bytes::from(owed.client.server.data(owed.slot, 0, len as usize)),
+        append: offset.is_none(),
+        sync: of.flags & (libc::O_SYNC | libc::O_DSYNC) != 0,
+        kill_priv: owed.client.uid != 0,
     }
 }
 
