@@ -13,6 +13,7 @@ import sys
 import time
 
 import calls
+import symbols
 from program import LIBRARY, Worker
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
@@ -437,6 +438,7 @@ def main():
             ("programs that are killed leave nothing behind", tests.killed),
             ("permissions are the kernel's", tests.others),
             *calls.claims(tests),
+            *symbols.claims(tests),
             ("start-up is not felt", tests.start),
             ("idle is idle", tests.idle),
             ("a daemon that dies is an error and comes back", tests.gone),
