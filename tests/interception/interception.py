@@ -13,6 +13,7 @@ import sys
 import time
 
 import calls
+import reports
 import symbols
 from program import LIBRARY, Worker
 
@@ -50,7 +51,7 @@ class Interception:
             env={**os.environ, "LD_PRELOAD": LIBRARY, "D_IL_REPORT": "1"}, capture_output=True, text=True, timeout=60,
         )
         need(done.returncode == 0, done.stderr)
-        need("[write]  38" in done.stderr and "op_sum" in done.stderr, done.stderr)
+        need("[write  ]  38\n" in done.stderr and "op_sum" in done.stderr, done.stderr)
         self.used(before, 38)
         need(os.stat(path).st_size == 40 << 16, "the size")
 
@@ -438,6 +439,7 @@ def main():
             ("programs that are killed leave nothing behind", tests.killed),
             ("permissions are the kernel's", tests.others),
             *calls.claims(tests),
+            *reports.claims(tests),
             *symbols.claims(tests),
             ("start-up is not felt", tests.start),
             ("idle is idle", tests.idle),
