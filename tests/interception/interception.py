@@ -13,6 +13,7 @@ import sys
 import time
 
 import calls
+import hostile
 import reports
 import symbols
 from program import LIBRARY, Worker
@@ -441,6 +442,7 @@ def main():
             *calls.claims(tests),
             *reports.claims(tests),
             *symbols.claims(tests),
+            *hostile.claims(tests),
             ("start-up is not felt", tests.start),
             ("idle is idle", tests.idle),
             ("a daemon that dies is an error and comes back", tests.gone),
