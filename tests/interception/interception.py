@@ -222,7 +222,7 @@ class Interception:
         with Worker() as worker:
             worker.do(f"fd = os.open({path!r}, os.O_WRONLY | os.O_DIRECT | os.O_CREAT, 0o644); os.write(fd, b'aa'); os.write(fd, b'aa')")
             worker.do(
-                "import signal\ncount = [0]\ndef handler(*_):\n    count[0] += os.write(fd, b'h' * 10)\n"
+                "import signal\ncount = [0]\ndef handler(*_):\n    written = os.write(fd, b'h' * 10); count[0] += written\n"
                 "signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)\n"
                 "done = sum(os.write(fd, b'w' * 3000) for n in range(1000)); signal.setitimer(signal.ITIMER_REAL, 0)"
             )
