@@ -26,6 +26,14 @@ use crate::{Error, FILE_BYTES_MAX, Handle, Ino, Kind, Result};
 /// Most pieces in one request: what a request may have, less what else it carries.
 const PIECES_MAX: usize = OPS_MAX - 4;
 
+/// What was added to the end of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub bytes: usize,
+    /// Of the file, right behind them.
+    pub end: u64,
+}
+
 /// A part of a file that lies in one chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Piece {
@@ -164,7 +172,7 @@ impl Dfs {
         let inode = self.inode(ino)?;
         self.lose(&inode, Lost::by_bytes(kill_priv)).await?;
         if append {
-            return self.append(&inode, data).await;
+            return Ok(self.append_to(&inode, data).await?.bytes);
         }
         let _turn = inode.turn(How::Shared).await;
         let loaded = self.file(&inode).await?;
@@ -181,7 +189,18 @@ impl Dfs {
         Ok(data.len())
     }
 
-    async fn append(&self, inode: &Arc<Inode>, data: Bytes) -> Result<usize> {
+    /// As `write` with `append`, which also says where that was.
+    pub async fn append(&self, ino: Ino, data: Bytes, kill_priv: bool) -> Result<Appended> {
+        self.writable()?;
+        if data.is_empty() {
+            return Err(Error::Invalid("nothing to append"));
+        }
+        let inode = self.inode(ino)?;
+        self.lose(&inode, Lost::by_bytes(kill_priv)).await?;
+        self.append_to(&inode, data).await
+    }
+
+    async fn append_to(&self, inode: &Arc<Inode>, data: Bytes) -> Result<Appended> {
         let _turn = inode.turn(How::Exclusive).await;
         for _ in 0..TRIES_MAX {
             let loaded = self.file(inode).await?;
@@ -202,7 +221,7 @@ impl Dfs {
             if let Some((epoch, stored)) = change.commit_and_tell(&self.container).await? {
                 let end = offset + data.len() as u64;
                 note_written(inode, record, end, epoch, (generation, stored));
-                return Ok(data.len());
+                return Ok(Appended { bytes: data.len(), end });
             }
             drop(writing);
             inode.doubt();

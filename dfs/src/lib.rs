@@ -59,6 +59,7 @@ pub use attributes::{CachingAttributes, DataCache};
 pub use budget::Budget;
 pub use check::{Report, check};
 pub use error::{Error, Result};
+pub use io::Appended;
 pub use layout::Layout;
 pub use lock::{How, Lock};
 pub use mount::{Dfs, MountOptions};

@@ -113,6 +113,9 @@ fn appends_from_many_sides_neither_overlap_nor_get_lost() {
         truncate(&dfs, f, 10_000).await.unwrap();
         dfs.write(f, Handle(0), 0, Bytes::from_static(b"end"), true, false).await.unwrap();
         assert_eq!(read(&dfs, f, 9_999, 10).await, &b"\0end"[..]);
+        let appended = dfs.append(f, Bytes::from_static(b"more"), false).await.unwrap();
+        assert_eq!((appended.bytes, appended.end), (4, 10_007));
+        assert!(dfs.append(f, Bytes::new(), false).await.is_err(), "where would that be?");
     });
 }
 

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::beside::{Beside, Shown, View};
 use crate::containers;
 use crate::daemon::Event;
+use crate::door::{Desk, Latency};
 use crate::notices::Notice;
 
 /// For the kernel to take notices: it waits for requests in progress.
@@ -195,6 +196,7 @@ impl View {
                 "clients": desk.clients.count(),
                 "calls": desk.calls(),
                 "files": desk.grants.count(),
+                "operations": operations(desk),
             })),
             "space": {
                 "capacity": space.capacity,
@@ -204,6 +206,18 @@ impl View {
             },
         }))
     }
+}
+
+/// What was asked at the door, and how long it took; what nobody has asked is not there.
+fn operations(desk: &Desk) -> Value {
+    let asked = desk.stats.report().into_iter().filter(|latency| latency.count > 0);
+    let object = |l: Latency| {
+        let numbers = json!({
+            "count": l.count, "p50_ns": l.p50_ns, "p99_ns": l.p99_ns, "max_ns": l.max_ns,
+        });
+        (l.operation.to_owned(), numbers)
+    };
+    Value::Object(asked.map(object).collect())
 }
 
 impl Handler for Control {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use daos_types::ContainerId;
 use dfs::uns::{self, Broken, EntryPoint};
 use dfs::{
-    Attr, Caller, Credentials, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened,
+    Appended, Attr, Caller, Credentials, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened,
     RenameFlags, Result, Seek, SetAttr, Space, XattrSet,
 };
 
@@ -486,6 +486,9 @@ impl Filesystem for Namespace {
     }
     async fn write(&self, write: Write) -> Result<usize> {
         Filesystem::write(&*self.at(write.ino).await?.dfs, write).await
+    }
+    async fn append(&self, write: Write) -> Result<Appended> {
+        Filesystem::append(&*self.at(write.ino).await?.dfs, write).await
     }
     async fn release(&self, ino: Ino, handle: Handle) -> Result<()> {
         let shown = self.at(ino).await?;

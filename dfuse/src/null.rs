@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, Credentials, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened,
+    Appended, Attr, Caller, Credentials, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened,
     RenameFlags, Result, Seek, SetAttr, SetTime, Space, Time, XattrSet,
 };
 
@@ -366,6 +366,10 @@ impl Filesystem for Null {
     }
 
     async fn write(&self, write: Write) -> Result<usize> {
+        Ok(self.append(write).await?.bytes)
+    }
+
+    async fn append(&self, write: Write) -> Result<Appended> {
         let node = self.node(write.ino)?;
         let mut node = lock(&node);
         let data = node.data()?;
@@ -377,7 +381,7 @@ impl Filesystem for Null {
         data[start..end].copy_from_slice(&write.data);
         let size = data.len() as u64;
         node.set_size(size);
-        Ok(write.data.len())
+        Ok(Appended { bytes: write.data.len(), end: end as u64 })
     }
 
     async fn release(&self, _: Ino, _: Handle) -> Result<()> {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, Credentials, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags, Result,
-    Seek, SetAttr, Space, XattrSet,
+    Appended, Attr, Caller, Credentials, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags,
+    Result, Seek, SetAttr, Space, XattrSet,
 };
 
 use crate::notices::Notices;
@@ -143,6 +143,8 @@ operations! {
     /// Shorter than `len` only at the end of the file.
     read(ino: Ino, handle: Handle, offset: u64, len: usize) -> Bytes;
     write(write: Write) -> usize;
+    /// As a write that says `append`, and where its bytes end.
+    append(write: Write) -> Appended;
     release(ino: Ino, handle: Handle) -> ();
     fsync(ino: Ino, data_only: bool) -> ();
     /// At most `entries_max` entries after the one with cookie `after` (0: from the start); none at the end.

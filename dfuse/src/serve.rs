@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dfs::{
-    Attr, Caller, Credentials, Dfs, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags,
-    Result, Seek, SetAttr, Space, XattrSet,
+    Appended, Attr, Caller, Credentials, Dfs, DirEntry, Entry, Handle, Ino, Moved, Opened,
+    RenameFlags, Result, Seek, SetAttr, Space, XattrSet,
 };
 
 use crate::ops::{Caching, CopyRange, Filesystem, Write};
@@ -110,6 +110,13 @@ impl Filesystem for Dfs {
     async fn write(&self, w: Write) -> Result<usize> {
         let done =
             Dfs::write(self, w.ino, w.handle, w.offset, w.data, w.append, w.kill_priv).await?;
+        if w.sync {
+            Dfs::fsync(self, w.ino, true).await?;
+        }
+        Ok(done)
+    }
+    async fn append(&self, w: Write) -> Result<Appended> {
+        let done = Dfs::append(self, w.ino, w.data, w.kill_priv).await?;
         if w.sync {
             Dfs::fsync(self, w.ino, true).await?;
         }

@@ -7,7 +7,7 @@ use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::process::Resource;
 
-use crate::doors;
+use crate::doors::{self, Again};
 use crate::fds::{self, Known, Moving};
 use crate::{Outcome, report};
 
@@ -73,6 +73,13 @@ fn file(fd: i32) -> Option<File<'static>> {
     Some(File { fd: file, known, token, flags })
 }
 
+/// Before a call of the kernel that goes by the size that it was last told of.
+pub(crate) fn tell_size(fd: i32) {
+    if fds::known(fd).is_some() {
+        let _ = rustix::fs::fstat(borrow(fd));
+    }
+}
+
 #[allow(unsafe_code)]
 fn borrow(fd: i32) -> BorrowedFd<'static> {
     // SAFETY: not -1, because it is known; that it is open, and what it is, is asked of the kernel before anything else.
@@ -91,18 +98,84 @@ pub(crate) fn read(fd: i32, parts: &mut dyn Parts, at: At) -> Outcome {
 
 pub(crate) fn write(fd: i32, parts: &dyn Parts, at: At) -> Outcome {
     let Some(file) = file(fd) else { return Outcome::Bypass };
-    if file.flags.contains(OFlags::APPEND) || file.is_limited(at, parts.bytes()) {
-        return Outcome::Bypass;
-    }
-    let outcome = file.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
-        Way::Door => file.write_piece(offset, from, len, parts),
-        Way::Kernel => file.write_by_kernel(offset, from, len, parts),
-    });
+    let outcome = if file.flags.contains(OFlags::APPEND) {
+        file.append(fd, parts, at)
+    } else if file.is_limited(at, parts.bytes()) {
+        Outcome::Bypass
+    } else {
+        file.overwrite(fd, parts, at)
+    };
     report::count_if(outcome, report::WRITE);
     outcome
 }
 
 impl File<'_> {
+    fn overwrite(&self, fd: i32, parts: &dyn Parts, at: At) -> Outcome {
+        self.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
+            Way::Door => file.write_piece(offset, from, len, parts),
+            Way::Kernel => file.write_by_kernel(offset, from, len, parts),
+        })
+    }
+
+    /// One call at the door, or one of the kernel: what goes to the end in several may be in pieces there.
+    fn append(&self, fd: i32, parts: &dyn Parts, at: At) -> Outcome {
+        let outcome = self.append_here(fd, parts, at);
+        if outcome == Outcome::Bypass {
+            // The kernel sets the offset by the size.
+            tell_size(fd);
+        }
+        outcome
+    }
+
+    fn append_here(&self, fd: i32, parts: &dyn Parts, at: At) -> Outcome {
+        let bytes = parts.bytes();
+        let most = doors::data_bytes(self.known.door).unwrap_or(0);
+        if !(1..=most).contains(&bytes) || self.is_limited(At::Offset, bytes) {
+            return Outcome::Bypass;
+        }
+        if let At::Position(offset) = at
+            && offset < 0
+        {
+            return Outcome::Bypass;
+        }
+        let Some(_moving) = self.moving(fd, at) else { return Outcome::Bypass };
+        let ask = Ask::Append { token: self.token, len: bytes as u32 };
+        let put = |slot: &daos_fabric::shm::Slot<'_>| {
+            parts.read(0, bytes, &mut |at, bytes| slot.put_data(at, bytes))
+        };
+        match doors::ask(self.known.door, &ask.encode(), Again::MayNot, put, |_, _| {}) {
+            Some(Answer::Appended { bytes: now, end }) => {
+                if at == At::Offset && !self.move_to(end) {
+                    return Outcome::Failed(libc::EIO);
+                }
+                Outcome::Done((now as usize).min(bytes))
+            }
+            Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => {
+                Outcome::Failed(errno as i32)
+            }
+            Some(_) => {
+                self.leave(fd);
+                Outcome::Bypass
+            }
+            None => Outcome::Bypass,
+        }
+    }
+
+    /// The descriptor is the kernel's from now on, which goes by what it was last told of the size.
+    fn leave(&self, fd: i32) {
+        fds::forget(fd);
+        let _ = rustix::fs::fstat(self.fd);
+    }
+
+    /// The right to move the offset, for a call that does; `None`: somebody else moves it too, whom only the kernel knows.
+    fn moving(&self, fd: i32, at: At) -> Option<Option<Moving>> {
+        match at {
+            At::Position(_) => Some(None),
+            At::Offset if !self.known.is_own => None,
+            At::Offset => Moving::begin(fd).map(Some),
+        }
+    }
+
     /// Some limit of the process may be reached: the kernel knows what follows from it.
     fn is_limited(&self, at: At, len: usize) -> bool {
         let limit = rustix::process::getrlimit(Resource::Fsize).current;
@@ -122,15 +195,7 @@ impl File<'_> {
         bytes: usize,
         mut piece: impl FnMut(&Self, Way, u64, usize, usize) -> Option<Answer>,
     ) -> Outcome {
-        let _moving = match at {
-            At::Position(_) => None,
-            // Somebody else moves it too, whom only the kernel knows.
-            At::Offset if !self.known.is_own => return Outcome::Bypass,
-            At::Offset => match Moving::begin(fd) {
-                Some(moving) => Some(moving),
-                None => return Outcome::Bypass,
-            },
-        };
+        let Some(_moving) = self.moving(fd, at) else { return Outcome::Bypass };
         let start = match at {
             At::Position(offset) => u64::try_from(offset).ok(),
             At::Offset => rustix::fs::tell(self.fd).ok(),
@@ -152,7 +217,7 @@ impl File<'_> {
             let answer = match piece(self, Way::Door, from, done, len) {
                 // Only the kernel ends a call in the middle; whoever refused it here has not done anything of this piece.
                 None | Some(Answer::Kernel) if done > 0 => {
-                    fds::forget(fd);
+                    self.leave(fd);
                     len = (bytes - done).min(KERNEL_BYTES_MAX);
                     piece(self, Way::Kernel, from, done, len)
                 }
@@ -172,7 +237,7 @@ impl File<'_> {
                     break Outcome::Failed(errno as i32);
                 }
                 Some(_) => {
-                    fds::forget(fd);
+                    self.leave(fd);
                     break Outcome::Bypass;
                 }
                 None => break Outcome::Bypass,
@@ -200,6 +265,7 @@ impl File<'_> {
         doors::ask(
             self.known.door,
             &ask.encode(),
+            Again::May,
             |_| {},
             |slot, answer| {
                 if let Answer::Done(got) = answer {
@@ -221,7 +287,7 @@ impl File<'_> {
         let put = |slot: &daos_fabric::shm::Slot<'_>| {
             parts.read(from, len, &mut |at, bytes| slot.put_data(at, bytes))
         };
-        doors::ask(self.known.door, &ask.encode(), put, |_, _| {})
+        doors::ask(self.known.door, &ask.encode(), Again::May, put, |_, _| {})
     }
 
     fn read_by_kernel(

@@ -112,6 +112,11 @@ fn are_found() -> bool {
     true
 }
 
+/// This program has none.
+pub(crate) fn stay_away() {
+    SEARCHED.store(2, Release);
+}
+
 /// Comes to the doors of all mounts that there are, once; whether there is one.
 pub(crate) fn come() -> bool {
     if !are_found() {
@@ -292,10 +297,18 @@ fn spins() -> u32 {
 /// Turns that a slot is waited for: they are all in use, by threads that end soon.
 const SLOT_TURNS: u32 = 10_000;
 
+/// Whether a call may be done a second time, by the kernel, when nobody knows what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    May,
+    MayNot,
+}
+
 /// Asks at a door. `put` fills the slot's data before, `get` takes it after; `None`: the kernel is to do it.
 pub(crate) fn ask(
     index: usize,
     ask: &[u8],
+    again: Again,
     put: impl FnOnce(&daos_fabric::shm::Slot<'_>),
     get: impl FnOnce(&daos_fabric::shm::Slot<'_>, Answer),
 ) -> Option<Answer> {
@@ -313,7 +326,8 @@ pub(crate) fn ask(
     let called = slot.call(ask, &mut room, spins(), || door.ring(), || door.is_there());
     let Ok(len) = called else {
         door.state.store(CLOSED, Release);
-        return None;
+        // Whether it was done is unknown.
+        return (again == Again::MayNot).then_some(Answer::Failed(libc::EIO as u32));
     };
     let answer = Answer::decode(&room[..len])?;
     get(&slot, answer);

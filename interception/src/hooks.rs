@@ -12,7 +12,7 @@ use libc::{iovec, mode_t, off_t, size_t, ssize_t};
 
 use crate::data::{self, At, Parts};
 use crate::real::{Real, fail};
-use crate::{Outcome, fds, mounts, names, opening, report};
+use crate::{Outcome, fds, names, opening, report};
 
 macro_rules! reals {
     ($($name:ident = $text:literal;)*) => {
@@ -42,6 +42,9 @@ reals! {
     WRITEV = c"writev";
     PREADV = c"preadv";
     PWRITEV = c"pwritev";
+    PREADV2 = c"preadv2";
+    PWRITEV2 = c"pwritev2";
+    COPY_FILE_RANGE = c"copy_file_range";
     READ_CHK = c"__read_chk";
     PREAD_CHK = c"__pread_chk";
     POSIX_SPAWN = c"posix_spawn";
@@ -62,9 +65,6 @@ reals! {
     RENAME = c"rename";
     RENAMEAT = c"renameat";
     RENAMEAT2 = c"renameat2";
-    UMASK = c"umask";
-    UNSHARE = c"unshare";
-    SETNS = c"setns";
 }
 
 /// The C library's function, called with these arguments.
@@ -153,6 +153,11 @@ unsafe fn memory<'m>(parts: *const iovec, count: c_int) -> Option<Memory<'m>> {
 
 fn one(base: *mut c_void, len: size_t) -> [iovec; 1] {
     [iovec { iov_base: base, iov_len: len }]
+}
+
+/// As preadv2(2) has it.
+fn at(offset: off_t) -> At {
+    if offset == -1 { At::Offset } else { At::Position(offset) }
 }
 
 fn read_into(fd: c_int, parts: Option<Memory<'_>>, at: At) -> Outcome {
@@ -303,6 +308,33 @@ hooks! {
             call!(PWRITEV, fn(c_int, *const iovec, c_int, off_t) -> ssize_t, fd, parts, count, offset)
         })
     }
+    fn preadv2 preadv64v2 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+        // SAFETY: as in `readv`. What the flags ask for is the kernel's to do.
+        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts, count) }, at(offset)) };
+        result(outcome, || {
+            call!(PREADV2, fn(c_int, *const iovec, c_int, off_t, c_int) -> ssize_t, fd, parts, count, offset, flags)
+        })
+    }
+    fn pwritev2 pwritev64v2 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+        if flags != 0 {
+            data::tell_size(fd);
+        }
+        // SAFETY: as in `preadv2`.
+        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass } else { write_from(fd, unsafe { memory(parts, count) }, at(offset)) };
+        result(outcome, || {
+            call!(PWRITEV2, fn(c_int, *const iovec, c_int, off_t, c_int) -> ssize_t, fd, parts, count, offset, flags)
+        })
+    }
+    fn copy_file_range (from: c_int, from_offset: *mut off_t, to: c_int, to_offset: *mut off_t, len: size_t, flags: c_uint) -> ssize_t {
+        data::tell_size(from);
+        call!(COPY_FILE_RANGE, fn(c_int, *mut off_t, c_int, *mut off_t, size_t, c_uint) -> ssize_t, from, from_offset, to, to_offset, len, flags)
+    }
+    // A system call, and not the C library's: an allocator may ask for memory while names are looked up.
+    fn mmap mmap64 (address: *mut c_void, len: size_t, access: c_int, flags: c_int, fd: c_int, offset: off_t) -> *mut c_void {
+        data::tell_size(fd);
+        // SAFETY: the arguments are the caller's own.
+        unsafe { libc::syscall(libc::SYS_mmap, address, len, access as libc::c_long, flags as libc::c_long, fd as libc::c_long, offset) as *mut c_void }
+    }
     fn posix_spawn (pid: *mut c_void, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: *const c_void, environment: *const c_void) -> c_int {
         fds::share_all();
         let made = call!(POSIX_SPAWN, fn(*mut c_void, *const c_char, *const c_void, *const c_void, *const c_void, *const c_void) -> c_int, pid, path, actions, attributes, arguments, environment);
@@ -402,21 +434,6 @@ hooks! {
         let both = unsafe { text(path).zip(text(to_path)) };
         let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::rename(dir, path, to_dir, to, flags));
         done(outcome, || call!(RENAMEAT2, fn(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int, dir, path, to_dir, to_path, flags))
-    }
-    fn umask (mask: mode_t) -> mode_t {
-        let before = call!(UMASK, fn(mode_t) -> mode_t, mask);
-        names::umask_is(mask);
-        before
-    }
-    fn unshare (flags: c_int) -> c_int {
-        let done = call!(UNSHARE, fn(c_int) -> c_int, flags);
-        mounts::leave();
-        done
-    }
-    fn setns (fd: c_int, kind: c_int) -> c_int {
-        let done = call!(SETNS, fn(c_int, c_int) -> c_int, fd, kind);
-        mounts::leave();
-        done
     }
     fn _exit _Exit (status: c_int) -> ! {
         report::print();

@@ -14,6 +14,7 @@
 
 mod data;
 mod doors;
+mod environment;
 mod fds;
 mod hooks;
 mod mounts;

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! 1. Nothing is mounted on a name of dfuse's, and none of its mounts is read-only, or names are the kernel's: it alone knows what it shows.
-//! 2. A change of the table is seen by the next call (`poll` on mountinfo, proc(5)).
+//! 2. A change of the table is seen by the next call (`poll` on mountinfo, proc(5)); so is that this thread has another table now: its
+//!    mounts have other numbers. The table that is open keeps those of its own from being given again.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -92,32 +93,42 @@ const NOT_PLAIN: u32 = 3;
 /// The table, to be polled.
 static TABLE: AtomicI32 = AtomicI32::new(-1);
 static TABLE_INODE: AtomicU64 = AtomicU64::new(0);
+/// Numbers of dfuse's mounts in it; 0: none.
+static NUMBERS: [AtomicU64; MOUNTS_MAX] = [const { AtomicU64::new(0) }; MOUNTS_MAX];
 
-/// Invariant 1, at this moment.
-pub(crate) fn are_plain() -> bool {
+/// Invariant 1, at this moment, for a name in the mount of this number.
+pub(crate) fn are_plain(mount: u64) -> bool {
     let state = STATE.load(Acquire);
-    match state {
-        LOOKING => return false,
-        UNKNOWN => {}
-        _ if !has_changed() => return state == PLAIN,
-        _ => {}
+    let is_known = || NUMBERS.iter().any(|number| number.load(Relaxed) == mount);
+    if state == LOOKING {
+        return false;
+    }
+    if state != UNKNOWN && is_known() && !has_changed() {
+        return state == PLAIN;
     }
     if STATE.compare_exchange(state, LOOKING, AcqRel, Relaxed).is_err() {
         return false;
     }
+    if !is_known() {
+        close();
+    }
     let plain = look();
     STATE.store(if plain { PLAIN } else { NOT_PLAIN }, Release);
-    plain
+    plain && is_known()
 }
 
-/// In a child, or in another mount namespace: the table is another one, perhaps.
+/// In a child: the table is its parent's.
 pub(crate) fn leave() {
+    close();
+    STATE.store(UNKNOWN, Release);
+}
+
+fn close() {
     if let Some(table) = table() {
         let fd = table.as_raw_fd();
         TABLE.store(-1, Relaxed);
         doors::close_ours(fd);
     }
-    STATE.store(UNKNOWN, Release);
 }
 
 /// The table, if the program has not closed it and opened something else in its place.
@@ -141,21 +152,21 @@ fn look() -> bool {
         TABLE_INODE.store(inode, Relaxed);
         TABLE.store(opened.into_raw_fd(), Relaxed);
     }
-    let mut numbers = [0; MOUNTS_MAX];
+    NUMBERS.iter().for_each(|number| number.store(0, Relaxed));
     let (mut count, mut plain) = (0, true);
     let whole = read(|mount| {
         if !mount.is_dfuse {
             return;
         }
         plain &= !mount.read_only;
-        match numbers.get_mut(count) {
-            Some(number) => *number = mount.number,
+        match NUMBERS.get(count) {
+            Some(number) => number.store(mount.number, Relaxed),
             None => plain = false,
         }
         count += 1;
     });
-    let mine = &numbers[..count.min(MOUNTS_MAX)];
-    whole && plain && read(|mount| plain &= !mine.contains(&mount.parent)) && plain
+    let is_mine = |number: u64| NUMBERS.iter().any(|mine| mine.load(Relaxed) == number);
+    whole && plain && read(|mount| plain &= !is_mine(mount.parent)) && plain
 }
 
 #[cfg(test)]

@@ -10,14 +10,15 @@
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 
 use daos_types::door::names::{Call, Change, NOT_THIS, Name, What, XATTR};
 use daos_types::door::{Answer, Token};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
-use crate::{Outcome, doors, mounts};
+use crate::doors::{self, Again};
+use crate::{Outcome, mounts, report};
 
 /// Longest path that is looked at, with its NUL.
 const PATH_BYTES_MAX: usize = 4096;
@@ -63,9 +64,6 @@ static DIRECTORIES: [Directory; DIRECTORIES_MAX] = [const {
     }
 }; DIRECTORIES_MAX];
 
-/// What new files are not to have, as far as it is known; above `0o777`: it is not.
-static UMASK: AtomicU32 = AtomicU32::new(u32::MAX);
-
 /// In a child: what is entered is its parent's.
 pub(crate) fn leave() {
     mounts::leave();
@@ -74,11 +72,6 @@ pub(crate) fn leave() {
         directory.inode.store(0, Relaxed);
         directory.state.store(NEW, Relaxed);
     }
-}
-
-/// The program has set its umask.
-pub(crate) fn umask_is(umask: u32) {
-    UMASK.store(umask & 0o777, Relaxed);
 }
 
 impl Directory {
@@ -176,7 +169,7 @@ fn enter(parent: &Parent<'_>, door: usize) -> Option<()> {
         _ => return None,
     }
     let call = Call::Enter { token };
-    match doors::ask(door, &call.encode(), |_| {}, |_, _| {})? {
+    match doors::ask(door, &call.encode(), Again::May, |_| {}, |_, _| {})? {
         Answer::Done(_) => Some(()),
         _ => None,
     }
@@ -241,6 +234,8 @@ struct Parent<'p> {
     /// Empty: `dir` itself.
     path: &'p [u8],
     name: &'p [u8],
+    /// Number of its mount.
+    mount: u64,
     device: u64,
     inode: u64,
 }
@@ -259,11 +254,12 @@ impl<'p> Parent<'p> {
         room.push(path)?;
         let c_path = room.c_str()?;
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let statx = rustix::fs::statx(dir, c_path, flags, StatxFlags::INO).ok()?;
+        let statx =
+            rustix::fs::statx(dir, c_path, flags, StatxFlags::INO | StatxFlags::MNT_ID).ok()?;
         let device = rustix::fs::makedev(statx.stx_dev_major, statx.stx_dev_minor);
         let inode = statx.stx_ino;
         doors::door_of(device)?;
-        Some(Self { dir, path, name, device, inode })
+        Some(Self { dir, path, name, mount: statx.stx_mnt_id, device, inode })
     }
 
     /// A path by which a call without a directory's descriptor finds it.
@@ -305,11 +301,13 @@ fn change(
         slot.put_data(0, first);
         slot.put_data(first.len(), second);
     };
+    let plain = parents.iter().all(|parent| mounts::are_plain(parent.mount));
     let door = doors::door_of(parents[0].device);
-    let Some(door) = door.filter(|door| mounts::are_plain() && doors::is_same_user(*door)) else {
+    let Some(door) = door.filter(|door| plain && doors::is_same_user(*door)) else {
         return Outcome::Bypass;
     };
-    match doors::ask(door, &Call::Change(change).encode(), put, |_, _| {}) {
+    let answer = doors::ask(door, &Call::Change(change).encode(), Again::MayNot, put, |_, _| {});
+    let outcome = match answer {
         Some(Answer::Done(NOT_THIS)) => Outcome::Bypass,
         Some(Answer::Done(_)) => Outcome::Done(0),
         // It has forgotten that they were entered.
@@ -318,10 +316,23 @@ fn change(
             Outcome::Bypass
         }
         Some(Answer::Failed(errno)) => Outcome::Failed(errno as i32),
-        Some(Answer::Kernel) | None => {
+        _ => {
             directories.iter().for_each(|directory| directory.refused());
             Outcome::Bypass
         }
+    };
+    report::count_if(outcome, row(change.what));
+    outcome
+}
+
+/// Where a report counts it.
+fn row(what: What) -> usize {
+    match what {
+        What::Unlink => report::UNLINK,
+        What::Rmdir => report::RMDIR,
+        What::Mkdir { .. } => report::MKDIR,
+        What::Symlink | What::Link => report::LINK,
+        What::Rename { .. } => report::RENAME,
     }
 }
 
@@ -425,19 +436,13 @@ fn both_entered(
     Some((at, to.unwrap_or(Some(at))?))
 }
 
-/// The umask, which can only be read where nobody is disturbed once; from then on the hook of umask(2) knows.
+/// The umask of this moment, which umask(2) does not tell without changing it. It costs less than a request.
 fn umask() -> Option<u32> {
-    let known = UMASK.load(Relaxed);
-    if known <= 0o777 {
-        return Some(known);
-    }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let status = rustix::fs::open(c"/proc/thread-self/status", flags, Mode::empty()).ok()?;
     let mut room = [0; 512];
     let len = rustix::io::read(&status, &mut room).ok()?;
     let line = room[..len].split(|byte| *byte == b'\n').find(|line| line.starts_with(b"Umask:"))?;
     let digits = std::str::from_utf8(&line[b"Umask:".len()..]).ok()?.trim();
-    let umask = u32::from_str_radix(digits, 8).ok()?;
-    let _newer = UMASK.compare_exchange(known, umask, AcqRel, Relaxed);
-    Some(umask)
+    u32::from_str_radix(digits, 8).ok()
 }

@@ -4,11 +4,10 @@ use std::os::fd::BorrowedFd;
 
 use crate::{doors, fds, report};
 
-/// Whether what is opened so goes through the door. The kernel's cache is faster than any door, so what may be read again goes there; and where
-/// writes have to go to the end, the kernel keeps the offset.
+/// Whether what is opened so goes through the door. The kernel's cache is faster than any door, so what may be read again goes there.
 fn is_for_door(flags: i32) -> bool {
     let writes_only = flags & libc::O_ACCMODE == libc::O_WRONLY;
-    let other = libc::O_APPEND | libc::O_PATH | libc::O_DIRECTORY;
+    let other = libc::O_PATH | libc::O_DIRECTORY;
     (writes_only || flags & libc::O_DIRECT != 0) && flags & other == 0
 }
 
@@ -29,8 +28,9 @@ pub(crate) fn open(flags: i32, open: impl FnOnce() -> i32) -> i32 {
     drop(opening);
     fds::forget(fd);
     if fd >= 0 {
-        // What is read through the kernel is the kernel's from then on.
-        note(fd, era, if flags & libc::O_ACCMODE == libc::O_WRONLY { PATIENCE } else { 0 });
+        // What is read through the kernel, or added to, is the kernel's from then on.
+        let writes_only = flags & (libc::O_ACCMODE | libc::O_APPEND) == libc::O_WRONLY;
+        note(fd, era, if writes_only { PATIENCE } else { 0 });
     }
     fd
 }

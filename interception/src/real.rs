@@ -40,7 +40,11 @@ extern "C" fn prepare() {
     for real in crate::hooks::REALS {
         let _found = real.get();
     }
-    crate::report::prepare();
+    if crate::environment::is_bypassed() {
+        crate::doors::stay_away();
+    } else {
+        crate::report::prepare();
+    }
     // SAFETY: handlers of ours, which only change atomics.
     unsafe { libc::pthread_atfork(Some(around_fork), Some(around_fork), Some(in_child)) };
 }

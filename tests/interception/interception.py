@@ -4,7 +4,6 @@ usage: interception.py [WORD...]     WORD: run only the claims with one of these
 """
 
 import errno
-import json
 import mmap
 import os
 import random
@@ -13,51 +12,17 @@ import subprocess
 import sys
 import time
 
+import calls
+import hostile
+import names
+import reports
+import symbols
+from program import LIBRARY, Worker
+
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from store import RELEASE, Results, Skipped, Store, need  # noqa: E402
+from store import Results, Skipped, Store, need  # noqa: E402
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-LIBRARY = os.path.join(RELEASE, "libpil4dfs.so")
 BLOCK = 4096
-
-
-class Worker:
-    """A Python under the library that does what it is told."""
-
-    def __init__(self, **environment):
-        env = {**os.environ, "LD_PRELOAD": LIBRARY, **environment}
-        command = [sys.executable, os.path.join(HERE, "worker.py")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-
-    @staticmethod
-    def library():
-        return LIBRARY
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.stdin.close()
-            self.process.wait(20)
-
-    def tell(self, text):
-        self.process.stdin.write(json.dumps(text) + "\n")
-        self.process.stdin.flush()
-
-    def hear(self):
-        answer = json.loads(self.process.stdout.readline() or '{"failed": "it has ended"}')
-        if "errno" in answer:
-            raise OSError(answer["errno"], os.strerror(answer["errno"]))
-        need("failed" not in answer, answer.get("failed"))
-        return answer["value"]
-
-    def do(self, text):
-        self.tell(text)
-        return self.hear()
-
-    def bytes(self, text):
-        return bytes.fromhex(self.do(text))
 
 
 class Interception:
@@ -88,7 +53,7 @@ class Interception:
             env={**os.environ, "LD_PRELOAD": LIBRARY, "D_IL_REPORT": "1"}, capture_output=True, text=True, timeout=60,
         )
         need(done.returncode == 0, done.stderr)
-        need("[write]  38" in done.stderr and "op_sum" in done.stderr, done.stderr)
+        need("[write  ]  38\n" in done.stderr and "op_sum" in done.stderr, done.stderr)
         self.used(before, 38)
         need(os.stat(path).st_size == 40 << 16, "the size")
 
@@ -258,7 +223,7 @@ class Interception:
         with Worker() as worker:
             worker.do(f"fd = os.open({path!r}, os.O_WRONLY | os.O_DIRECT | os.O_CREAT, 0o644); os.write(fd, b'aa'); os.write(fd, b'aa')")
             worker.do(
-                "import signal\ncount = [0]\ndef handler(*_):\n    count[0] += os.write(fd, b'h' * 10)\n"
+                "import signal\ncount = [0]\ndef handler(*_):\n    written = os.write(fd, b'h' * 10); count[0] += written\n"
                 "signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)\n"
                 "done = sum(os.write(fd, b'w' * 3000) for n in range(1000)); signal.setitimer(signal.ITIMER_REAL, 0)"
             )
@@ -449,8 +414,6 @@ class Interception:
 
 
 def main():
-    import names  # It needs what is above.
-
     results = Results("interception", sys.argv[1:])
     if not os.path.exists(LIBRARY):
         results.run("the library", lambda: (_ for _ in ()).throw(Skipped(f"no {LIBRARY}: cargo build --release -p pil4dfs")))
@@ -477,7 +440,11 @@ def main():
             ("random operations equal a model", tests.model),
             ("programs that are killed leave nothing behind", tests.killed),
             ("permissions are the kernel's", tests.others),
-            *names.Names(store, tests.calls).claims(),
+            *names.claims(tests),
+            *calls.claims(tests),
+            *reports.claims(tests),
+            *symbols.claims(tests),
+            *hostile.claims(tests),
             ("start-up is not felt", tests.start),
             ("idle is idle", tests.idle),
             ("a daemon that dies is an error and comes back", tests.gone),
@@ -489,5 +456,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.modules["interception"] = sys.modules["__main__"]
     main()

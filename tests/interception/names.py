@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import tempfile
 
-from interception import Worker, need
+from program import LIBRARY, Worker
+from store import need
 
 # Calls in a directory before a program enters it (PATIENCE of interception/src/names.rs), and some.
 ENTERING = 6
@@ -198,7 +199,7 @@ class Names:
         before = self.calls()
         outputs = []
         for sub in "ab":
-            env = {**os.environ, **({"LD_PRELOAD": Worker.library()} if sub == "a" else {})}
+            env = {**os.environ, **({"LD_PRELOAD": LIBRARY} if sub == "a" else {})}
             done = subprocess.run(["python3", "-c", script, sub], env=env, capture_output=True, text=True, timeout=120)
             need(done.returncode == 0, done.stderr)
             outputs.append(done.stdout.splitlines())
@@ -233,7 +234,7 @@ class Names:
             for path in (d, g, a):
                 enter(worker, path)
             for umask in (0o022, 0o077, 0, 0o027):
-                worker.do(f"os.umask({umask})")
+                worker.do(f"raw(95, {umask})")
                 for mode in (0o777, 0o750, 0o1777):
                     modes = []
                     for path in (d, g, a):
@@ -281,6 +282,13 @@ class Names:
                 subprocess.run(["mount", "-i", "-o", "remount,bind,ro", f"{d}/view"], check=True)
                 need(failed(lambda: worker.do(f"os.unlink({d!r} + '/view/over')")) == errno.EROFS, "a read-only view")
             worker.do(f"os.unlink({d!r} + '/over')")
+            # In a table of its own, and with one that no hook sees.
+            os.mkdir(f"{d}/point")
+            worker.do("raw(272, 0x20000)")
+            private = f"raw(165, b'none', b'/', None, {0x40000 | 0x4000}, None), raw(165, b'none', {d.encode()!r} + b'/point', b'tmpfs', 0, None)"
+            worker.do(private)
+            need(failed(lambda: worker.do(f"os.rmdir({d!r} + '/point')")) == errno.EBUSY, "mounted in a namespace of its own")
+            need(os.path.isdir(f"{d}/point"), "it stays")
 
     def model(self):
         """Two programs under the library and one without, in turns, in one tree: it is what a model says, whoever looks."""
@@ -363,7 +371,7 @@ class Names:
             os.mkdir(f"{d}/{n}")
         programs = []
         for number in range(4):
-            env = {**os.environ, **({"LD_PRELOAD": Worker.library()} if number < 3 else {})}
+            env = {**os.environ, **({"LD_PRELOAD": LIBRARY} if number < 3 else {})}
             programs.append(subprocess.Popen(["python3", "-c", script, str(random.randrange(1 << 30)), d], env=env, stderr=subprocess.PIPE, text=True))
         for program in programs:
             _, error = program.communicate(timeout=120)
@@ -381,15 +389,17 @@ class Names:
         for n in range(3):
             need(os.stat(f"{d}/{n}").st_nlink == 2 + sum(os.path.isdir(f"{d}/{n}/{x}") and not os.path.islink(f"{d}/{n}/{x}") for x in os.listdir(f"{d}/{n}")), "links of a directory")
 
-    def claims(self):
-        return (
-            ("what is changed past the kernel is seen by all", self.seen),
-            ("names by descriptors and from the working directory", self.by_descriptors),
-            ("mistakes with names have the kernel's errors", self.errors),
-            ("names are changed by whom the kernel would let", self.permissions),
-            ("a thread that is another user is that user", self.another_user),
-            ("what is made has the mode that the kernel would give it", self.modes),
-            ("mountpoints stay and read-only is read-only", self.mountpoints),
-            ("names of several programs equal a model", self.model),
-            ("names under contention are what a remount shows", self.together),
-        )
+
+def claims(tests):
+    names = Names(tests.store, tests.calls)
+    return (
+        ("what is changed past the kernel is seen by all", names.seen),
+        ("names by descriptors and from the working directory", names.by_descriptors),
+        ("mistakes with names have the kernel's errors", names.errors),
+        ("names are changed by whom the kernel would let", names.permissions),
+        ("a thread that is another user is that user", names.another_user),
+        ("what is made has the mode that the kernel would give it", names.modes),
+        ("mountpoints stay and read-only is read-only", names.mountpoints),
+        ("names of several programs equal a model", names.model),
+        ("names under contention are what a remount shows", names.together),
+    )

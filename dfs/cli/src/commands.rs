@@ -567,6 +567,26 @@ fn query(store: &mut Store, pool: &str, container: &str, stats: bool) -> Result<
 
 /// The object of `dfuse`'s and [`Store::filesystem`]'s answers; what is not in it is not shown.
 fn filesystem_text(found: &Value) -> Text {
+    let pairs = filesystem_pairs(found);
+    match found["door"]["operations"].as_object().filter(|operations| !operations.is_empty()) {
+        Some(operations) => pairs.and(Text::line("")).and(door_text(operations)),
+        None => pairs,
+    }
+}
+
+/// What programs under libpil4dfs.so have asked.
+fn door_text(operations: &serde_json::Map<String, Value>) -> Text {
+    let row = |(operation, latency): (&String, &Value)| {
+        let number = |name: &str| latency[name].as_u64().unwrap_or_default();
+        let us = |name: &str| format!("{:.1} us", number(name) as f64 / 1000.0);
+        let count = number("count").to_string();
+        vec![operation.clone(), count, us("p50_ns"), us("p99_ns"), us("max_ns")]
+    };
+    let rows: Vec<_> = operations.iter().map(row).collect();
+    Text::table(&["AT THE DOOR", "COUNT", "P50", "P99", "MAX"], &rows)
+}
+
+fn filesystem_pairs(found: &Value) -> Text {
     let text = |name: &str| found[name].as_str().map(str::to_owned);
     let number = |name: &str| found[name].as_u64().map(|n| n.to_string());
     let bytes = |name: &str| found["space"][name].as_u64().map(size);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use daos_fabric::shm::{Server, Shape, WORDS};
@@ -41,7 +41,8 @@ pub struct Client {
     pub entered: Entered,
     /// Numbers of threads that it has, or had.
     threads: Mutex<SmallVec<[u32; 4]>>,
-    pub calls: AtomicU64,
+    /// It is not served any more.
+    is_out: AtomicBool,
 }
 
 impl Client {
@@ -58,8 +59,8 @@ impl Client {
         let (pid, uid) = (peer.pid.as_raw_nonzero().get() as u32, peer.uid.as_raw());
         let groups = peer_groups(socket.as_fd())?;
         let who = Credentials { uid, gid: peer.gid.as_raw(), groups };
-        let (entered, threads, calls) = Default::default();
-        Ok(Self { server, socket, pid, uid, who, entered, threads, calls })
+        let (entered, threads, is_out) = Default::default();
+        Ok(Self { server, socket, pid, uid, who, entered, threads, is_out })
     }
 
     /// Readable when the client has rung, or has gone.
@@ -97,6 +98,10 @@ impl Client {
         Thread(number)
     }
 
+    pub fn is_out(&self) -> bool {
+        self.is_out.load(Relaxed)
+    }
+
     /// Whether it says that this thread is opening a file for the door. A lie costs nobody but the thread's process its pages in the kernel, and
     /// nobody is believed about another user's.
     fn is_opening(&self, thread: u32, uid: u32) -> bool {
@@ -132,6 +137,7 @@ impl Clients {
     }
 
     pub fn remove(&self, gone: &Arc<Client>) {
+        gone.is_out.store(true, Relaxed);
         let mut clients = self.0.write().unwrap_or_else(PoisonError::into_inner);
         clients.retain(|client| !Arc::ptr_eq(client, gone));
     }
@@ -144,11 +150,6 @@ impl Clients {
 
     pub fn count(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    pub fn calls(&self) -> u64 {
-        let clients = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        clients.iter().map(|client| client.calls.load(Relaxed)).sum()
     }
 }
 

@@ -16,6 +16,7 @@
 mod clients;
 mod grants;
 mod names;
+mod stats;
 
 use std::cell::Cell;
 use std::io;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use daos_fabric::shm::Taken;
 use daos_types::door::names::Call;
 use daos_types::door::{Answer, Ask, Pass, Token};
-use dfs::{Handle, Ino};
+use dfs::{Appended, Handle, Ino};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -41,6 +42,7 @@ use crate::ops::{Filesystem, Write};
 pub use clients::{Client, Clients};
 pub use grants::{Begun, Grants, InFlight, Tagged, Written};
 pub use names::{Kernel, Names};
+pub use stats::{Latency, Operation, Stats};
 
 /// For how long the thread looks for another call before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
@@ -61,6 +63,7 @@ pub struct Desk {
     pub grants: Arc<Grants>,
     pub clients: Clients,
     pub names: Names,
+    pub stats: Stats,
     name: Vec<u8>,
     listener: OwnedFd,
     /// Written to when the thread is to end.
@@ -68,7 +71,7 @@ pub struct Desk {
     /// Written to when there is something to do for the thread, if it sleeps.
     bell: OwnedFd,
     asleep: AtomicBool,
-    calls_of_gone: AtomicU64,
+    calls: AtomicU64,
 }
 
 impl Desk {
@@ -82,9 +85,9 @@ impl Desk {
         rustix::net::listen(&listener, BACKLOG)?;
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let (grants, clients, names) = Default::default();
-        let (asleep, calls_of_gone) = (AtomicBool::new(false), AtomicU64::new(0));
-        Ok(Self { grants, clients, names, name, listener, stop, bell, asleep, calls_of_gone })
+        let (grants, clients, names, stats) = Default::default();
+        let (asleep, calls) = (AtomicBool::new(false), AtomicU64::new(0));
+        Ok(Self { grants, clients, names, stats, name, listener, stop, bell, asleep, calls })
     }
 
     /// Ends [`serve`].
@@ -110,9 +113,9 @@ impl Desk {
         Pass::new(None, &self.name)
     }
 
-    /// Calls that were answered so far.
+    /// Calls that were taken so far.
     pub fn calls(&self) -> u64 {
-        self.calls_of_gone.load(Relaxed) + self.clients.calls()
+        self.calls.load(Relaxed)
     }
 }
 
@@ -173,11 +176,11 @@ impl<F: Filesystem> Serve<F> {
     /// Does what there is to do; whether there was anything.
     fn serve_calls(&self, clients: &[Arc<Client>]) -> bool {
         let mut any = self.tell_finished();
-        for client in clients {
+        for client in clients.iter().filter(|client| !client.is_out()) {
             let mut garbled = false;
             client.server.take(|taken, body| {
                 any = true;
-                client.calls.fetch_add(1, Relaxed);
+                self.desk.calls.fetch_add(1, Relaxed);
                 match (Ask::decode(body), Call::decode(body)) {
                     (Some(ask), _) => self.call(client, taken, ask),
                     (None, Some(call)) => self.call_names(client, taken, call),
@@ -194,9 +197,15 @@ impl<F: Filesystem> Serve<F> {
     }
 
     /// What a call needs before anything of it is in flight: who has all credits may be waiting for just that.
-    fn begin(&self, client: &Arc<Client>, taken: Taken) -> Option<(Owed, Credit)> {
+    fn begin(
+        &self,
+        client: &Arc<Client>,
+        taken: Taken,
+        operation: Operation,
+    ) -> Option<(Owed, Credit)> {
+        let (desk, client, begun) = (self.desk.clone(), client.clone(), Instant::now());
         let answer = Answer::Failed(libc::EIO as u32);
-        let owed = Owed { client: client.clone(), slot: taken.slot, answer };
+        let owed = Owed { desk, client, slot: taken.slot, operation, begun, answer };
         match self.executor.credit() {
             Some(credit) => Some((owed, credit)),
             None => {
@@ -207,7 +216,7 @@ impl<F: Filesystem> Serve<F> {
     }
 
     fn call_names(&self, client: &Arc<Client>, taken: Taken, call: Call) {
-        if let Some((owed, credit)) = self.begin(client, taken) {
+        if let Some((owed, credit)) = self.begin(client, taken, Operation::of_names(&call)) {
             self.names_call(owed, credit, call);
         }
     }
@@ -215,9 +224,10 @@ impl<F: Filesystem> Serve<F> {
     fn call(&self, client: &Arc<Client>, taken: Taken, ask: Ask) {
         let (token, writes) = match ask {
             Ask::Read { token, .. } => (token, false),
-            Ask::Write { token, .. } => (token, true),
+            Ask::Write { token, .. } | Ask::Append { token, .. } => (token, true),
         };
-        let Some((owed, credit)) = self.begin(client, taken) else { return };
+        let operation = Operation::of_data(&ask);
+        let Some((owed, credit)) = self.begin(client, taken, operation) else { return };
         let begun = match self.desk.grants.begin(token, writes) {
             Begun::Unprepared(ino) => {
                 self.prepare(ino);
@@ -240,7 +250,7 @@ impl<F: Filesystem> Serve<F> {
     }
 
     fn carry_out(&self, owed: Owed, ask: Ask, in_flight: InFlight, credit: Credit) {
-        let (fs, Tagged { ino, handle, flags }) = (self.fs.clone(), in_flight.of);
+        let (fs, Tagged { ino, handle, .. }) = (self.fs.clone(), in_flight.of);
         match ask {
             Ask::Read { offset, len, .. } => self.executor.spawn_with(credit, async move {
                 let len = (len as usize).min(owed.client.server.shape().data_bytes);
@@ -250,14 +260,24 @@ impl<F: Filesystem> Serve<F> {
                 owed.pay(counted(done));
             }),
             Ask::Write { offset, len, .. } => {
-                let data = Bytes::from(owed.client.server.data(owed.slot, 0, len as usize));
-                let kill_priv = owed.client.uid != 0;
-                let sync = flags & (libc::O_SYNC | libc::O_DSYNC) != 0;
-                let write = Write { ino, handle, offset, data, append: false, sync, kill_priv };
+                let write = write_of(&owed, in_flight.of, Some(offset), len);
                 self.executor.spawn_with(credit, async move {
                     let written = fs.write(write).await;
                     drop(in_flight);
                     owed.pay(counted(written));
+                });
+            }
+            Ask::Append { len, .. } => {
+                let write = write_of(&owed, in_flight.of, None, len);
+                self.executor.spawn_with(credit, async move {
+                    let appended = fs.append(write).await;
+                    drop(in_flight);
+                    owed.pay(match appended {
+                        Ok(Appended { bytes, end }) => {
+                            Answer::Appended { bytes: bytes as u32, end }
+                        }
+                        Err(error) => Answer::Failed(errno(&error) as u32),
+                    });
                 });
             }
         }
@@ -328,7 +348,6 @@ impl<F: Filesystem> Serve<F> {
 
     /// What it has in flight is finished; its memory goes with the last of it.
     fn show_out(&self, client: &Arc<Client>) {
-        self.desk.calls_of_gone.fetch_add(client.calls.load(Relaxed), Relaxed);
         self.desk.clients.remove(client);
     }
 }
@@ -345,8 +364,11 @@ fn spin(clients: &[Arc<Client>]) {
 
 /// The answer of a call; dropped without another it is an I/O error, so that no program waits for ever.
 struct Owed {
+    desk: Arc<Desk>,
     client: Arc<Client>,
     slot: usize,
+    operation: Operation,
+    begun: Instant,
     answer: Answer,
 }
 
@@ -358,7 +380,21 @@ impl Owed {
 
 impl Drop for Owed {
     fn drop(&mut self) {
+        self.desk.stats.record(self.operation, self.begun.elapsed());
         self.client.server.answer(self.slot, &self.answer.encode());
+    }
+}
+
+/// What a client wants to have written; without an offset it goes to the end.
+fn write_of(owed: &Owed, of: Tagged, offset: Option<u64>, len: u32) -> Write {
+    Write {
+        ino: of.ino,
+        handle: of.handle,
+        offset: offset.unwrap_or(0),
+        data: Bytes::from(owed.client.server.data(owed.slot, 0, len as usize)),
+        append: offset.is_none(),
+        sync: of.flags & (libc::O_SYNC | libc::O_DSYNC) != 0,
+        kill_priv: owed.client.uid != 0,
     }
 }
 

@@ -149,10 +149,9 @@ impl<F: Filesystem> View<F> {
         self.desk.as_ref().is_some_and(|desk| desk.names.are_used())
     }
 
-    /// Whether the thread that opens a file means to use it through the door. Where writes have to go to the end, the kernel says where that is.
-    fn is_tagged(&self, header: &InHeader, flags: i32) -> bool {
-        let desk = self.desk.as_ref().filter(|_| flags & libc::O_APPEND == 0);
-        desk.is_some_and(|desk| desk.clients.are_opening(header.pid, header.uid))
+    /// Whether the thread that opens a file means to use it through the door.
+    fn is_tagged(&self, header: &InHeader) -> bool {
+        self.desk.as_ref().is_some_and(|desk| desk.clients.are_opening(header.pid, header.uid))
     }
 
     /// A file was opened; true if the kernel is to keep no pages for this handle.
@@ -385,12 +384,12 @@ impl<F: Filesystem> Adapter<F> {
             Operation::Create { arguments: abi::CreateIn { flags, mode, umask, .. }, name } => {
                 let (name, flags, caller) = (owned(name), flags as i32, caller(umask));
                 let call = async move { fs.create(ino, &name, mode, flags, caller).await };
-                let tagged = self.view.is_tagged(header, flags);
+                let tagged = self.view.is_tagged(header);
                 self.created(reply, (flags, tagged), self.changing(ino, by, call));
             }
             Operation::Tmpfile(abi::CreateIn { flags, mode, umask, .. }) => {
                 let (flags, caller) = (flags as i32, caller(umask));
-                let tagged = self.view.is_tagged(header, flags);
+                let tagged = self.view.is_tagged(header);
                 let call = async move { fs.tmpfile(ino, mode, flags, caller).await };
                 self.created(reply, (flags, tagged), call);
             }
@@ -431,7 +430,7 @@ impl<F: Filesystem> Adapter<F> {
         match operation {
             Operation::Open(abi::OpenIn { flags, .. }) => {
                 let (view, flags) = (self.view.clone(), flags as i32);
-                let tagged = view.is_tagged(header, flags);
+                let tagged = view.is_tagged(header);
                 let call = async move {
                     let opened = fs.open(ino, flags).await?;
                     let handle = Tagged { ino, handle: opened.handle, flags };
@@ -547,8 +546,9 @@ impl<F: Filesystem> Adapter<F> {
         };
         let (fs, grants) = (self.fs(), self.view.busy_grants());
         self.written(reply, async move {
+            // An append may be the first of several requests of one call, and nothing may come in between.
             if let Some(grants) = grants
-                && (from_cache || !grants.is_tagged(write.ino, write.handle))
+                && (from_cache || write.append || !grants.is_tagged(write.ino, write.handle))
             {
                 grants.kernel_uses(write.ino).await;
             }
