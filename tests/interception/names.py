@@ -375,7 +375,7 @@ class Names:
             programs.append(subprocess.Popen(["python3", "-c", script, str(random.randrange(1 << 30)), d], env=env, stderr=subprocess.PIPE, text=True))
         for program in programs:
             _, error = program.communicate(timeout=120)
-            need(program.returncode == 0, error)
+            need(program.returncode == 0, f"{error}; the log ends: {self.store.log()[-2000:]}")
         shown = {}
         for n in range(3):
             for name in os.listdir(f"{d}/{n}"):

@@ -321,8 +321,7 @@ impl<F: Filesystem> Adapter<F> {
         let call = async move {
             let (entry, opened) = call.await?;
             let handle = Tagged { ino: entry.attr.ino, handle: opened.handle, flags };
-            // Whether this call has made it, or found it, is not known here.
-            let is_doors = view.let_in(handle, tagged, flags & libc::O_EXCL != 0).await;
+            let is_doors = view.let_in(handle, tagged, true).await;
             Ok((entry, opened, is_doors))
         };
         self.run(reply, call, |view, reply, (entry, opened, is_doors)| {
@@ -383,7 +382,15 @@ impl<F: Filesystem> Adapter<F> {
             }
             Operation::Create { arguments: abi::CreateIn { flags, mode, umask, .. }, name } => {
                 let (name, flags, caller) = (owned(name), flags as i32, caller(umask));
-                let call = async move { fs.create(ino, &name, mode, flags, caller).await };
+                // The kernel has seen that the name is free, and has not looked who may use what is there now: it is to look again.
+                let taken = move |error| match error {
+                    Error::Exists if flags & libc::O_EXCL == 0 => Error::Stale,
+                    error => error,
+                };
+                let call = async move {
+                    let created = fs.create(ino, &name, mode, flags | libc::O_EXCL, caller);
+                    created.await.map_err(taken)
+                };
                 let tagged = self.view.is_tagged(header);
                 self.created(reply, (flags, tagged), self.changing(ino, by, call));
             }
@@ -396,7 +403,10 @@ impl<F: Filesystem> Adapter<F> {
             Operation::Link { node, name } => {
                 let (of, name) = (self.ino(node), owned(name));
                 let call = async move { fs.link(of, ino, &name).await };
-                self.entry(reply, self.changing(ino, by, call));
+                let before = self.view.before(by);
+                self.run(reply, self.changing(ino, by, call), move |view, reply, entry| {
+                    reply.value(&view.found_out(&entry, before));
+                });
             }
             Operation::Unlink { name } => {
                 let name = owned(name);
