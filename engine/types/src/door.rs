@@ -246,7 +246,7 @@ mod tests {
             let mut bytes = [0; PASS_BYTES];
             bytes.fill_with(|| next(&mut state) as u8);
             // Mostly near to something: a kind that there is, a header that is right.
-            if next(&mut state) % 4 > 0 {
+            if !next(&mut state).is_multiple_of(4) {
                 bytes[0..4].copy_from_slice(&((next(&mut state) % 6) as u32).to_le_bytes());
             }
             let len = next(&mut state) as usize % (PASS_BYTES + 1);
@@ -258,7 +258,7 @@ mod tests {
                     assert_eq!(Answer::decode(&answer.encode()), Some(answer));
                 }
             }
-            if next(&mut state) % 4 > 0 {
+            if !next(&mut state).is_multiple_of(4) {
                 bytes[0..4].copy_from_slice(&PASS_MAGIC.to_le_bytes());
                 bytes[4..8].copy_from_slice(&VERSION.to_le_bytes());
             }
