@@ -45,9 +45,25 @@ struct File<'f> {
     flags: OFlags,
 }
 
+/// A call begins: the turn to move the offset, if it does, and the file, if it goes through the door.
+fn begin(fd: i32, at: At) -> (Option<Moving>, Option<File<'static>>) {
+    if fds::known(fd).is_none() {
+        return (None, None);
+    }
+    match at {
+        At::Position(_) => (None, file(fd)),
+        At::Offset => {
+            let Some(turn) = Moving::begin(fd) else { return (None, None) };
+            // Others who move it too, only the kernel knows.
+            let file = file(fd).filter(|file| file.known.is_own);
+            (Some(turn), file)
+        }
+    }
+}
+
 /// The file behind a descriptor, if it goes through the door.
 fn file(fd: i32) -> Option<File<'static>> {
-    let known = fds::known(fd)?;
+    let known = fds::known(fd).filter(|known| !known.is_kernels)?;
     if known.token.is_none() && fds::is_patient(fd) {
         return None;
     }
@@ -65,7 +81,7 @@ fn file(fd: i32) -> Option<File<'static>> {
                 token
             }
             None => {
-                fds::forget(fd);
+                fds::refused(fd);
                 return None;
             }
         },
@@ -80,26 +96,42 @@ fn borrow(fd: i32) -> BorrowedFd<'static> {
 }
 
 pub(crate) fn read(fd: i32, parts: &mut dyn Parts, at: At) -> Outcome {
-    let Some(file) = file(fd) else { return Outcome::Bypass };
-    let outcome = file.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
+    let (turn, file) = begin(fd, at);
+    let Some(file) = file else { return bypass(turn) };
+    let done = file.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
         Way::Door => file.read_piece(offset, from, len, parts),
         Way::Kernel => file.read_by_kernel(offset, from, len, parts),
     });
-    report::count_if(outcome, report::READ);
+    let outcome = outcome(done, turn);
+    report::count_if(&outcome, report::READ);
     outcome
 }
 
 pub(crate) fn write(fd: i32, parts: &dyn Parts, at: At) -> Outcome {
-    let Some(file) = file(fd) else { return Outcome::Bypass };
+    let (turn, file) = begin(fd, at);
+    let Some(file) = file else { return bypass(turn) };
     if file.flags.contains(OFlags::APPEND) || file.is_limited(at, parts.bytes()) {
-        return Outcome::Bypass;
+        return bypass(turn);
     }
-    let outcome = file.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
+    let done = file.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
         Way::Door => file.write_piece(offset, from, len, parts),
         Way::Kernel => file.write_by_kernel(offset, from, len, parts),
     });
-    report::count_if(outcome, report::WRITE);
+    let outcome = outcome(done, turn);
+    report::count_if(&outcome, report::WRITE);
     outcome
+}
+
+fn bypass(turn: Option<Moving>) -> Outcome {
+    Outcome::Bypass(turn.map(Moving::by_kernel))
+}
+
+fn outcome(done: Option<Result<usize, i32>>, turn: Option<Moving>) -> Outcome {
+    match done {
+        Some(Ok(bytes)) => Outcome::Done(bytes),
+        Some(Err(errno)) => Outcome::Failed(errno),
+        None => bypass(turn),
+    }
 }
 
 impl File<'_> {
@@ -114,37 +146,16 @@ impl File<'_> {
     }
 
     /// Goes through the bytes in pieces that fit into a call, and moves the offset if that is asked for. `piece` is one call, at the door or,
-    /// from where that has stopped, of the kernel.
+    /// from where that has stopped, of the kernel. `None`: nothing was done.
     fn transfer(
         &self,
         fd: i32,
         at: At,
         bytes: usize,
         mut piece: impl FnMut(&Self, Way, u64, usize, usize) -> Option<Answer>,
-    ) -> Outcome {
-        let _moving = match at {
-            At::Position(_) => None,
-            // Somebody else moves it too, whom only the kernel knows.
-            At::Offset if !self.known.is_own => return Outcome::Bypass,
-            At::Offset => match Moving::begin(fd) {
-                Some(moving) => Some(moving),
-                None => return Outcome::Bypass,
-            },
-        };
-        let start = match at {
-            At::Position(offset) => u64::try_from(offset).ok(),
-            At::Offset => rustix::fs::tell(self.fd).ok(),
-        };
-        // Offsets that no file has are refused by the kernel, in its words.
-        let in_range = |start: &u64| start.saturating_add(bytes as u64) <= i64::MAX as u64;
-        let Some(start) = start.filter(in_range) else { return Outcome::Bypass };
-        let Some(piece_bytes) = doors::data_bytes(self.known.door).filter(|_| bytes > 0) else {
-            return Outcome::Bypass;
-        };
-        // The offset goes first: a signal handler that comes in between uses what is behind this call's bytes.
-        if at == At::Offset && !self.move_to(start + bytes as u64) {
-            return Outcome::Bypass;
-        }
+    ) -> Option<Result<usize, i32>> {
+        let piece_bytes = doors::data_bytes(self.known.door).filter(|_| bytes > 0)?;
+        let start = self.start(at, bytes)?;
         let mut done = 0;
         let outcome = loop {
             let mut len = (bytes - done).min(piece_bytes);
@@ -152,7 +163,7 @@ impl File<'_> {
             let answer = match piece(self, Way::Door, from, done, len) {
                 // Only the kernel ends a call in the middle; whoever refused it here has not done anything of this piece.
                 None | Some(Answer::Kernel) if done > 0 => {
-                    fds::forget(fd);
+                    fds::refused(fd);
                     len = (bytes - done).min(KERNEL_BYTES_MAX);
                     piece(self, Way::Kernel, from, done, len)
                 }
@@ -162,27 +173,43 @@ impl File<'_> {
                 Some(Answer::Done(now)) => {
                     done += (now as usize).min(bytes - done);
                     if (now as usize) < len || done == bytes {
-                        break Outcome::Done(done);
+                        break Some(Ok(done));
                     }
                 }
                 // What was done before is an answer; the next call meets the error again.
-                _ if done > 0 => break Outcome::Done(done),
+                _ if done > 0 => break Some(Ok(done)),
                 // The kernel has the last word on what a descriptor is good for.
                 Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => {
-                    break Outcome::Failed(errno as i32);
+                    break Some(Err(errno as i32));
                 }
                 Some(_) => {
-                    fds::forget(fd);
-                    break Outcome::Bypass;
+                    fds::refused(fd);
+                    break None;
                 }
-                None => break Outcome::Bypass,
+                None => break None,
             }
         };
-        let done = if let Outcome::Done(done) = outcome { done } else { 0 };
+        let done = if let Some(Ok(done)) = outcome { done } else { 0 };
         if at == At::Offset && done < bytes && !self.move_to(start + done as u64) {
-            return Outcome::Failed(libc::EIO);
+            return Some(Err(libc::EIO));
         }
         outcome
+    }
+
+    /// Where the bytes go. The offset goes first, in one step: a signal handler or a child that comes in between uses what is behind
+    /// this call's bytes. Offsets that no file has are refused by the kernel, in its words.
+    fn start(&self, at: At, bytes: usize) -> Option<u64> {
+        match at {
+            At::Position(offset) => {
+                let start = u64::try_from(offset).ok()?;
+                (start.saturating_add(bytes as u64) <= i64::MAX as u64).then_some(start)
+            }
+            At::Offset => {
+                let by = i64::try_from(bytes).ok()?;
+                let end = rustix::fs::seek(self.fd, SeekFrom::Current(by)).ok()?;
+                end.checked_sub(bytes as u64)
+            }
+        }
     }
 
     fn move_to(&self, offset: u64) -> bool {

@@ -19,6 +19,8 @@ const UNKNOWN: u8 = 0;
 const OPENED: u8 = 1;
 /// The door knows it.
 const READY: u8 = 2;
+/// The door has refused it: the kernel's, but its offset may be moved by duplicates that do not know that yet.
+const REFUSED: u8 = 3;
 
 pub(crate) struct Fd {
     state: AtomicU8,
@@ -54,6 +56,9 @@ static HIGHEST: AtomicU32 = AtomicU32::new(0);
 /// Turns that somebody waits for another who moves an offset: one who left by a jump out of a signal handler never ends.
 const TURNS_MAX: u32 = 1_000_000;
 
+/// Beside the thread: it is in a call of the kernel, which moves the offset in one step for everybody.
+const BY_KERNEL: u32 = 1 << 31;
+
 /// What a descriptor is, as far as the door is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
@@ -63,6 +68,8 @@ pub(crate) struct Known {
     pub(crate) token: Option<Token>,
     /// Nobody else has its offset.
     pub(crate) is_own: bool,
+    /// Only its offset is of interest.
+    pub(crate) is_kernels: bool,
 }
 
 fn entry(fd: i32) -> Option<&'static Fd> {
@@ -102,7 +109,15 @@ pub(crate) fn is_patient(fd: i32) -> bool {
     entry(fd).is_some_and(|entry| entry.patience.fetch_update(Relaxed, Relaxed, one_less).is_ok())
 }
 
-/// It is closed, another file, or the kernel's from now on.
+/// It is the kernel's from now on.
+pub(crate) fn refused(fd: i32) {
+    let Some(entry) = entry(fd) else { return };
+    for state in [OPENED, READY] {
+        let _ = entry.state.compare_exchange(state, REFUSED, AcqRel, Relaxed);
+    }
+}
+
+/// It is closed, or another file.
 pub(crate) fn forget(fd: i32) {
     if let Some(entry) = entry(fd)
         && entry.state.load(Relaxed) != UNKNOWN
@@ -140,9 +155,23 @@ pub(crate) fn duplicated(fd: i32, new: i32) {
     to.state.store(state, Release);
 }
 
-/// All that is open now is also a child's.
+/// All that is open now is also a child's. Who has begun to move an offset, as one that was his own, comes to his end before.
 pub(crate) fn share_all() {
     ERA.fetch_add(1, AcqRel);
+    let (highest, me) = (HIGHEST.load(Relaxed) as usize, me());
+    for entry in &FDS[..=highest.min(FDS_MAX - 1)] {
+        for _ in 0..TURNS_MAX {
+            let moving = entry.moving.load(Acquire);
+            if moving == 0 || moving == me || moving & BY_KERNEL != 0 {
+                break;
+            }
+            sched_yield();
+        }
+    }
+}
+
+fn me() -> u32 {
+    gettid().as_raw_nonzero().get() as u32
 }
 
 /// In a child of fork: the threads that were moving offsets are its parent's.
@@ -164,6 +193,7 @@ pub(crate) fn known(fd: i32) -> Option<Known> {
         inode: entry.inode.load(Relaxed),
         token: (state == READY).then(token),
         is_own: entry.era.load(Relaxed) == ERA.load(Acquire),
+        is_kernels: state == REFUSED,
     })
 }
 
@@ -174,15 +204,21 @@ impl Moving {
     /// `None`: this very thread has it, and a signal has come in between; or somebody who does not come back.
     pub(crate) fn begin(fd: i32) -> Option<Self> {
         let first = entry(fd)?.first.load(Relaxed);
-        let (entry, me) = (entry(first as i32)?, gettid().as_raw_nonzero().get() as u32);
+        let (entry, me) = (entry(first as i32)?, me());
         for _ in 0..TURNS_MAX {
             match entry.moving.compare_exchange(0, me, Acquire, Relaxed) {
                 Ok(_) => return Some(Self(entry)),
-                Err(other) if other == me => return None,
+                Err(other) if other & !BY_KERNEL == me => return None,
                 Err(_) => sched_yield(),
             }
         }
         None
+    }
+
+    /// The call is the kernel's.
+    pub(crate) fn by_kernel(self) -> Self {
+        self.0.moving.fetch_or(BY_KERNEL, Relaxed);
+        self
     }
 }
 

@@ -63,7 +63,7 @@ fn result(outcome: Outcome, bypass: impl FnOnce() -> ssize_t) -> ssize_t {
     match outcome {
         Outcome::Done(bytes) => bytes as ssize_t,
         Outcome::Failed(errno) => fail(errno),
-        Outcome::Bypass => bypass(),
+        Outcome::Bypass(_turn) => bypass(),
     }
 }
 
@@ -126,11 +126,11 @@ fn one(base: *mut c_void, len: size_t) -> [iovec; 1] {
 }
 
 fn read_into(fd: c_int, parts: Option<Memory<'_>>, at: At) -> Outcome {
-    parts.map_or(Outcome::Bypass, |mut parts| data::read(fd, &mut parts, at))
+    parts.map_or(Outcome::Bypass(None), |mut parts| data::read(fd, &mut parts, at))
 }
 
 fn write_from(fd: c_int, parts: Option<Memory<'_>>, at: At) -> Outcome {
-    parts.map_or(Outcome::Bypass, |parts| data::write(fd, &parts, at))
+    parts.map_or(Outcome::Bypass(None), |parts| data::write(fd, &parts, at))
 }
 
 macro_rules! hooks {
@@ -214,7 +214,7 @@ hooks! {
     fn __read_chk (fd: c_int, buffer: *mut c_void, len: size_t, room: size_t) -> ssize_t {
         let parts = one(buffer, len);
         // SAFETY: as in `read`; where there is less room than that, the C library ends the program.
-        let outcome = if len > room { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Offset) };
+        let outcome = if len > room { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Offset) };
         result(outcome, || {
             call!(READ_CHK, fn(c_int, *mut c_void, size_t, size_t) -> ssize_t, fd, buffer, len, room)
         })
@@ -236,7 +236,7 @@ hooks! {
     fn __pread_chk __pread64_chk (fd: c_int, buffer: *mut c_void, len: size_t, offset: off_t, room: size_t) -> ssize_t {
         let parts = one(buffer, len);
         // SAFETY: as in `__read_chk`.
-        let outcome = if len > room { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Position(offset)) };
+        let outcome = if len > room { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Position(offset)) };
         result(outcome, || {
             call!(PREAD_CHK, fn(c_int, *mut c_void, size_t, off_t, size_t) -> ssize_t, fd, buffer, len, offset, room)
         })
@@ -251,24 +251,24 @@ hooks! {
     }
     fn readv (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
         // SAFETY: the program says that they are there. A descriptor that is not the door's is not looked at.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts, count) }, At::Offset) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts, count) }, At::Offset) };
         result(outcome, || call!(READV, fn(c_int, *const iovec, c_int) -> ssize_t, fd, parts, count))
     }
     fn writev (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
         // SAFETY: as in `readv`.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass } else { write_from(fd, unsafe { memory(parts, count) }, At::Offset) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, unsafe { memory(parts, count) }, At::Offset) };
         result(outcome, || call!(WRITEV, fn(c_int, *const iovec, c_int) -> ssize_t, fd, parts, count))
     }
     fn preadv preadv64 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
         // SAFETY: as in `readv`.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
         result(outcome, || {
             call!(PREADV, fn(c_int, *const iovec, c_int, off_t) -> ssize_t, fd, parts, count, offset)
         })
     }
     fn pwritev pwritev64 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
         // SAFETY: as in `readv`.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass } else { write_from(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
         result(outcome, || {
             call!(PWRITEV, fn(c_int, *const iovec, c_int, off_t) -> ssize_t, fd, parts, count, offset)
         })

@@ -51,8 +51,8 @@ extern "C" fn around_fork() {
 }
 
 extern "C" fn in_child() {
-    crate::fds::share_all();
     crate::fds::nobody_moves();
+    crate::fds::share_all();
     crate::doors::leave();
     crate::report::inherit();
 }
