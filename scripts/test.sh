@@ -80,7 +80,7 @@ if wanted fuzz; then step "tests/fuzz" && tests/fuzz/run "${long[@]}"; fi
 
 # preload : tests/posix and tests/apps once more, with the programs under libpil4dfs.so; of those that have nothing new to say, only in the long form.
 preload() {
-    local names=(acl coreutils compile fio git mmap postgres python rsync sparse sqlite tar) suites=(check pjdfstest fsx)
+    local names=(acl coreutils compile descriptors fio git mmap postgres python rsync sparse sqlite tar) suites=(check pjdfstest fsx)
     [ ${#long[@]} = 0 ] || names=() suites=()
     step "tests/posix --preload"
     tests/posix/run "${long[@]}" --preload "${suites[@]}"
