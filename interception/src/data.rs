@@ -47,7 +47,7 @@ struct File<'f> {
 
 /// A call begins: the turn to move the offset, if it does, and the file, if it goes through the door.
 fn begin(fd: i32, at: At) -> (Option<Moving>, Option<File<'static>>) {
-    if fds::known(fd).is_none() {
+    if fds::known(fd).is_none() || !fds::are_ours() {
         return (None, None);
     }
     match at {

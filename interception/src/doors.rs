@@ -25,6 +25,8 @@ use rustix::net::{
     SocketFlags, SocketType,
 };
 
+use crate::fds;
+
 /// Mounts that a program comes to; of others, the kernel is the way.
 pub(crate) const DOORS_MAX: usize = 8;
 /// Turns that a call is waited for without the kernel, if there is a CPU for the other side: some 30 us.
@@ -106,6 +108,9 @@ pub(crate) fn door_of(device: u64) -> Option<usize> {
 
 /// Comes to the doors of all mounts that there are, once; whether there is one.
 pub(crate) fn come() -> bool {
+    if !fds::are_ours() {
+        return false;
+    }
     if SEARCHED.load(Acquire) != 2 {
         if SEARCHED.compare_exchange(0, 1, AcqRel, Acquire).is_err() {
             // Another thread does, or a signal came in between: this call is the kernel's.

@@ -1,13 +1,15 @@
 //! What is known of each descriptor.
 //!
 //! # Invariants
-//! 1. Words of one entry may be read while another thread closes it and opens something else: then they do not fit together, which the door
+//! 1. A child of vfork has its parent's memory and other descriptors: it changes nothing here.
+//! 2. Words of one entry may be read while another thread closes it and opens something else: then they do not fit together, which the door
 //!    (a token that nobody has) or the look at the inode finds out.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
 
 use daos_types::door::Token;
+use rustix::process::getpid;
 use rustix::thread::{gettid, sched_yield};
 
 /// As many as a process may have here; those above are the kernel's.
@@ -50,6 +52,8 @@ const NEW: Fd = Fd {
 };
 
 static FDS: [Fd; FDS_MAX] = [NEW; FDS_MAX];
+/// The process whose descriptors these are.
+static OWNER: AtomicI32 = AtomicI32::new(0);
 static ERA: AtomicU32 = AtomicU32::new(0);
 /// Highest descriptor that was ever known.
 static HIGHEST: AtomicU32 = AtomicU32::new(0);
@@ -74,6 +78,15 @@ pub(crate) struct Known {
 
 fn entry(fd: i32) -> Option<&'static Fd> {
     usize::try_from(fd).ok().and_then(|fd| FDS.get(fd))
+}
+
+/// From now on these are the descriptors of this process.
+pub(crate) fn inherit() {
+    OWNER.store(getpid().as_raw_nonzero().get(), Relaxed);
+}
+
+pub(crate) fn are_ours() -> bool {
+    OWNER.load(Relaxed) == getpid().as_raw_nonzero().get()
 }
 
 /// The era in which a file that is about to be opened has its offset to itself.
@@ -121,6 +134,7 @@ pub(crate) fn refused(fd: i32) {
 pub(crate) fn forget(fd: i32) {
     if let Some(entry) = entry(fd)
         && entry.state.load(Relaxed) != UNKNOWN
+        && are_ours()
     {
         entry.state.store(UNKNOWN, Release);
     }
@@ -139,7 +153,7 @@ pub(crate) fn duplicated(fd: i32, new: i32) {
     forget(new);
     let (Some(from), Some(to)) = (entry(fd), entry(new)) else { return };
     let state = from.state.load(Acquire);
-    if state == UNKNOWN {
+    if state == UNKNOWN || !are_ours() {
         return;
     }
     HIGHEST.fetch_max(new as u32, Relaxed);

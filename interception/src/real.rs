@@ -40,6 +40,7 @@ extern "C" fn prepare() {
     for real in crate::hooks::REALS {
         let _found = real.get();
     }
+    crate::fds::inherit();
     crate::report::prepare();
     // SAFETY: handlers of ours, which only change atomics.
     unsafe { libc::pthread_atfork(Some(around_fork), Some(around_fork), Some(in_child)) };
@@ -51,6 +52,7 @@ extern "C" fn around_fork() {
 }
 
 extern "C" fn in_child() {
+    crate::fds::inherit();
     crate::fds::nobody_moves();
     crate::fds::share_all();
     crate::doors::leave();
