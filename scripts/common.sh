@@ -62,3 +62,6 @@ is_mounted() { awk -v dir="$1" '$2 == dir { found = 1 } END { exit !found }' /pr
 
 # is_alive DIR : mounted, and it answers. The kernel answers a plain stat from its cache, even for the dead; not this one.
 is_alive() { is_mounted "$1" && timeout 10 stat -f "$1" >/dev/null 2>&1; }
+
+# door_calls DIR : calls of programs under libpil4dfs.so that came past FUSE to the dfuse mounted at DIR, since it is mounted.
+door_calls() { LD_PRELOAD='' "$release/daos" filesystem query "$1" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["response"]["door"]["calls"])'; }

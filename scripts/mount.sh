@@ -11,6 +11,8 @@
 # STATE is a directory: mnt (the mount point), store or image, kind, options, pid and log of the daemon.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# Programs that are tested under a library call this; the daemon is not tested under it.
+unset LD_PRELOAD
 
 [ $# -ge 2 ] || { sed -n '4,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 verb=$1 state=$2

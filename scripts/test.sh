@@ -2,7 +2,7 @@
 # Installs what is missing and runs every test; the last line is 'N passed, N failed, N skipped'.
 #
 # usage: scripts/test.sh [--long] [SUITE...]
-#   SUITE   rust, fuzz, apps, kill, posix, full, quota, limits, concurrency, interception (all of these when none is named), lint, soak
+#   SUITE   rust, fuzz, apps, kill, posix, full, quota, limits, concurrency, interception, preload (all of these when none is named), lint, soak
 #   --long  the long forms: more rounds, larger data, more seeds
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
@@ -12,12 +12,12 @@ long=() suites=()
 while [ $# -gt 0 ]; do
     case $1 in
     --long) long=(--long) ;;
-    lint | rust | fuzz | apps | kill | posix | full | quota | limits | concurrency | interception | soak) suites+=("$1") ;;
+    lint | rust | fuzz | apps | kill | posix | full | quota | limits | concurrency | interception | preload | soak) suites+=("$1") ;;
     *) sed -n '4,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
-[ ${#suites[@]} -gt 0 ] || suites=(rust fuzz apps kill posix full quota limits concurrency interception)
+[ ${#suites[@]} -gt 0 ] || suites=(rust fuzz apps kill posix full quota limits concurrency interception preload)
 wanted() { [[ " ${suites[*]} " == *" $1 "* ]]; }
 
 scratch=$(mktemp -d)
@@ -78,6 +78,16 @@ if wanted lint; then lint; fi
 if wanted rust; then rust_tests; fi
 if wanted fuzz; then step "tests/fuzz" && tests/fuzz/run "${long[@]}"; fi
 
+# preload : tests/posix and tests/apps once more, with the programs under libpil4dfs.so; of those that have nothing new to say, only in the long form.
+preload() {
+    local names=(acl coreutils compile descriptors fio git mmap postgres python rsync sparse sqlite tar) suites=(check pjdfstest fsx)
+    [ ${#long[@]} = 0 ] || names=() suites=()
+    step "tests/posix --preload"
+    tests/posix/run "${long[@]}" --preload "${suites[@]}"
+    step "tests/apps --preload"
+    tests/apps/run "${long[@]}" --preload "${names[@]}"
+}
+
 # mounted SUITE... : those that want a mount; each in its folder below tests.
 mounted() {
     local suite names=()
@@ -94,12 +104,15 @@ mounted() {
         return
     fi
     for suite in "${names[@]}"; do
-        step "tests/$suite"
-        [ "$suite" != posix ] || need_tools
-        "tests/$suite/run" "${long[@]}"
+        [ "$suite" = preload ] || step "tests/$suite"
+        [[ " posix preload " != *" $suite "* ]] || need_tools
+        case $suite in
+        preload) preload ;;
+        *) "tests/$suite/run" "${long[@]}" ;;
+        esac
     done
 }
-mounted apps kill posix full quota limits concurrency interception soak
+mounted apps kill posix full quota limits concurrency interception preload soak
 
 read -r passed failed skipped < <(awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }' "$COUNTS")
 if [ -s "$FAILURES" ]; then

@@ -45,9 +45,25 @@ struct File<'f> {
     flags: OFlags,
 }
 
+/// A call begins: the turn to move the offset, if it does, and the file, if it goes through the door.
+fn begin(fd: i32, at: At) -> (Option<Moving>, Option<File<'static>>) {
+    if fds::known(fd).is_none() || !fds::are_ours() {
+        return (None, None);
+    }
+    match at {
+        At::Position(_) => (None, file(fd)),
+        At::Offset => {
+            let Some(turn) = Moving::begin(fd) else { return (None, None) };
+            // Others who move it too, only the kernel knows.
+            let file = file(fd).filter(|file| file.known.is_own);
+            (Some(turn), file)
+        }
+    }
+}
+
 /// The file behind a descriptor, if it goes through the door.
 fn file(fd: i32) -> Option<File<'static>> {
-    let known = fds::known(fd)?;
+    let known = fds::known(fd).filter(|known| !known.is_kernels)?;
     if known.token.is_none() && fds::is_patient(fd) {
         return None;
     }
@@ -65,7 +81,7 @@ fn file(fd: i32) -> Option<File<'static>> {
                 token
             }
             None => {
-                fds::forget(fd);
+                fds::refused(fd);
                 return None;
             }
         },
@@ -87,30 +103,46 @@ fn borrow(fd: i32) -> BorrowedFd<'static> {
 }
 
 pub(crate) fn read(fd: i32, parts: &mut dyn Parts, at: At) -> Outcome {
-    let Some(file) = file(fd) else { return Outcome::Bypass };
-    let outcome = file.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
+    let (turn, file) = begin(fd, at);
+    let Some(file) = file else { return bypass(turn) };
+    let done = file.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
         Way::Door => file.read_piece(offset, from, len, parts),
         Way::Kernel => file.read_by_kernel(offset, from, len, parts),
     });
-    report::count_if(outcome, report::READ);
+    let outcome = outcome(done, turn);
+    report::count_if(&outcome, report::READ);
     outcome
 }
 
 pub(crate) fn write(fd: i32, parts: &dyn Parts, at: At) -> Outcome {
-    let Some(file) = file(fd) else { return Outcome::Bypass };
-    let outcome = if file.flags.contains(OFlags::APPEND) {
+    let (turn, file) = begin(fd, at);
+    let Some(file) = file else { return bypass(turn) };
+    let done = if file.flags.contains(OFlags::APPEND) {
         file.append(fd, parts, at)
     } else if file.is_limited(at, parts.bytes()) {
-        Outcome::Bypass
+        None
     } else {
         file.overwrite(fd, parts, at)
     };
-    report::count_if(outcome, report::WRITE);
+    let outcome = outcome(done, turn);
+    report::count_if(&outcome, report::WRITE);
     outcome
 }
 
+fn bypass(turn: Option<Moving>) -> Outcome {
+    Outcome::Bypass(turn.map(Moving::by_kernel))
+}
+
+fn outcome(done: Option<Result<usize, i32>>, turn: Option<Moving>) -> Outcome {
+    match done {
+        Some(Ok(bytes)) => Outcome::Done(bytes),
+        Some(Err(errno)) => Outcome::Failed(errno),
+        None => bypass(turn),
+    }
+}
+
 impl File<'_> {
-    fn overwrite(&self, fd: i32, parts: &dyn Parts, at: At) -> Outcome {
+    fn overwrite(&self, fd: i32, parts: &dyn Parts, at: At) -> Option<Result<usize, i32>> {
         self.transfer(fd, at, parts.bytes(), |file, way, offset, from, len| match way {
             Way::Door => file.write_piece(offset, from, len, parts),
             Way::Kernel => file.write_by_kernel(offset, from, len, parts),
@@ -118,27 +150,26 @@ impl File<'_> {
     }
 
     /// One call at the door, or one of the kernel: what goes to the end in several may be in pieces there.
-    fn append(&self, fd: i32, parts: &dyn Parts, at: At) -> Outcome {
-        let outcome = self.append_here(fd, parts, at);
-        if outcome == Outcome::Bypass {
+    fn append(&self, fd: i32, parts: &dyn Parts, at: At) -> Option<Result<usize, i32>> {
+        let done = self.append_here(fd, parts, at);
+        if done.is_none() {
             // The kernel sets the offset by the size.
             tell_size(fd);
         }
-        outcome
+        done
     }
 
-    fn append_here(&self, fd: i32, parts: &dyn Parts, at: At) -> Outcome {
+    fn append_here(&self, fd: i32, parts: &dyn Parts, at: At) -> Option<Result<usize, i32>> {
         let bytes = parts.bytes();
         let most = doors::data_bytes(self.known.door).unwrap_or(0);
         if !(1..=most).contains(&bytes) || self.is_limited(At::Offset, bytes) {
-            return Outcome::Bypass;
+            return None;
         }
         if let At::Position(offset) = at
             && offset < 0
         {
-            return Outcome::Bypass;
+            return None;
         }
-        let Some(_moving) = self.moving(fd, at) else { return Outcome::Bypass };
         let ask = Ask::Append { token: self.token, len: bytes as u32 };
         let put = |slot: &daos_fabric::shm::Slot<'_>| {
             parts.read(0, bytes, &mut |at, bytes| slot.put_data(at, bytes))
@@ -146,34 +177,23 @@ impl File<'_> {
         match doors::ask(self.known.door, &ask.encode(), Again::MayNot, put, |_, _| {}) {
             Some(Answer::Appended { bytes: now, end }) => {
                 if at == At::Offset && !self.move_to(end) {
-                    return Outcome::Failed(libc::EIO);
+                    return Some(Err(libc::EIO));
                 }
-                Outcome::Done((now as usize).min(bytes))
+                Some(Ok((now as usize).min(bytes)))
             }
-            Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => {
-                Outcome::Failed(errno as i32)
-            }
+            Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => Some(Err(errno as i32)),
             Some(_) => {
                 self.leave(fd);
-                Outcome::Bypass
+                None
             }
-            None => Outcome::Bypass,
+            None => None,
         }
     }
 
     /// The descriptor is the kernel's from now on, which goes by what it was last told of the size.
     fn leave(&self, fd: i32) {
-        fds::forget(fd);
+        fds::refused(fd);
         let _ = rustix::fs::fstat(self.fd);
-    }
-
-    /// The right to move the offset, for a call that does; `None`: somebody else moves it too, whom only the kernel knows.
-    fn moving(&self, fd: i32, at: At) -> Option<Option<Moving>> {
-        match at {
-            At::Position(_) => Some(None),
-            At::Offset if !self.known.is_own => None,
-            At::Offset => Moving::begin(fd).map(Some),
-        }
     }
 
     /// Some limit of the process may be reached: the kernel knows what follows from it.
@@ -187,29 +207,16 @@ impl File<'_> {
     }
 
     /// Goes through the bytes in pieces that fit into a call, and moves the offset if that is asked for. `piece` is one call, at the door or,
-    /// from where that has stopped, of the kernel.
+    /// from where that has stopped, of the kernel. `None`: nothing was done.
     fn transfer(
         &self,
         fd: i32,
         at: At,
         bytes: usize,
         mut piece: impl FnMut(&Self, Way, u64, usize, usize) -> Option<Answer>,
-    ) -> Outcome {
-        let Some(_moving) = self.moving(fd, at) else { return Outcome::Bypass };
-        let start = match at {
-            At::Position(offset) => u64::try_from(offset).ok(),
-            At::Offset => rustix::fs::tell(self.fd).ok(),
-        };
-        // Offsets that no file has are refused by the kernel, in its words.
-        let in_range = |start: &u64| start.saturating_add(bytes as u64) <= i64::MAX as u64;
-        let Some(start) = start.filter(in_range) else { return Outcome::Bypass };
-        let Some(piece_bytes) = doors::data_bytes(self.known.door).filter(|_| bytes > 0) else {
-            return Outcome::Bypass;
-        };
-        // The offset goes first: a signal handler that comes in between uses what is behind this call's bytes.
-        if at == At::Offset && !self.move_to(start + bytes as u64) {
-            return Outcome::Bypass;
-        }
+    ) -> Option<Result<usize, i32>> {
+        let piece_bytes = doors::data_bytes(self.known.door).filter(|_| bytes > 0)?;
+        let start = self.start(at, bytes)?;
         let mut done = 0;
         let outcome = loop {
             let mut len = (bytes - done).min(piece_bytes);
@@ -227,27 +234,43 @@ impl File<'_> {
                 Some(Answer::Done(now)) => {
                     done += (now as usize).min(bytes - done);
                     if (now as usize) < len || done == bytes {
-                        break Outcome::Done(done);
+                        break Some(Ok(done));
                     }
                 }
                 // What was done before is an answer; the next call meets the error again.
-                _ if done > 0 => break Outcome::Done(done),
+                _ if done > 0 => break Some(Ok(done)),
                 // The kernel has the last word on what a descriptor is good for.
                 Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => {
-                    break Outcome::Failed(errno as i32);
+                    break Some(Err(errno as i32));
                 }
                 Some(_) => {
                     self.leave(fd);
-                    break Outcome::Bypass;
+                    break None;
                 }
-                None => break Outcome::Bypass,
+                None => break None,
             }
         };
-        let done = if let Outcome::Done(done) = outcome { done } else { 0 };
+        let done = if let Some(Ok(done)) = outcome { done } else { 0 };
         if at == At::Offset && done < bytes && !self.move_to(start + done as u64) {
-            return Outcome::Failed(libc::EIO);
+            return Some(Err(libc::EIO));
         }
         outcome
+    }
+
+    /// Where the bytes go. The offset goes first, in one step: a signal handler or a child that comes in between uses what is behind
+    /// this call's bytes. Offsets that no file has are refused by the kernel, in its words.
+    fn start(&self, at: At, bytes: usize) -> Option<u64> {
+        match at {
+            At::Position(offset) => {
+                let start = u64::try_from(offset).ok()?;
+                (start.saturating_add(bytes as u64) <= i64::MAX as u64).then_some(start)
+            }
+            At::Offset => {
+                let by = i64::try_from(bytes).ok()?;
+                let end = rustix::fs::seek(self.fd, SeekFrom::Current(by)).ok()?;
+                end.checked_sub(bytes as u64)
+            }
+        }
     }
 
     fn move_to(&self, offset: u64) -> bool {

@@ -18,11 +18,13 @@ use crate::mounts;
 use daos_fabric::shm::{BODY_BYTES_MAX, Client, WORDS};
 use daos_types::door::{Answer, IOCTL_PASS, PASS_BYTES, Pass, VERSION, WORD_OPENING, WORD_THREADS};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
 };
+
+use crate::fds;
 
 /// Mounts that a program comes to; of others, the kernel is the way.
 pub(crate) const DOORS_MAX: usize = 8;
@@ -84,10 +86,20 @@ fn pid() -> i32 {
 
 /// Device number and inode of a descriptor, as the kernel has them.
 pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    identity_and_mode(fd).map(|(identity, _)| identity)
+}
+
+/// The same of a regular file; of nothing else.
+pub(crate) fn identity_of_file(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let (identity, mode) = identity_and_mode(fd)?;
+    (FileType::from_raw_mode(mode) == FileType::RegularFile).then_some(identity)
+}
+
+fn identity_and_mode(fd: BorrowedFd<'_>) -> Option<((u64, u64), u32)> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let statx = rustix::fs::statx(fd, c"", flags, StatxFlags::INO).ok()?;
+    let statx = rustix::fs::statx(fd, c"", flags, StatxFlags::INO | StatxFlags::TYPE).ok()?;
     let device = rustix::fs::makedev(statx.stx_dev_major, statx.stx_dev_minor);
-    Some((device, statx.stx_ino))
+    Some(((device, statx.stx_ino), statx.stx_mode.into()))
 }
 
 /// Where a file of this device would be used, if that is a mount of dfuse.
@@ -119,7 +131,7 @@ pub(crate) fn stay_away() {
 
 /// Comes to the doors of all mounts that there are, once; whether there is one.
 pub(crate) fn come() -> bool {
-    if !are_found() {
+    if !fds::are_ours() || !are_found() {
         return false;
     }
     let mut any = false;

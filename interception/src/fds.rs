@@ -1,13 +1,15 @@
 //! What is known of each descriptor.
 //!
 //! # Invariants
-//! 1. Words of one entry may be read while another thread closes it and opens something else: then they do not fit together, which the door
+//! 1. A child of vfork has its parent's memory and other descriptors: it changes nothing here.
+//! 2. Words of one entry may be read while another thread closes it and opens something else: then they do not fit together, which the door
 //!    (a token that nobody has) or the look at the inode finds out.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
 
 use daos_types::door::Token;
+use rustix::process::getpid;
 use rustix::thread::{gettid, sched_yield};
 
 /// As many as a process may have here; those above are the kernel's.
@@ -19,6 +21,8 @@ const UNKNOWN: u8 = 0;
 const OPENED: u8 = 1;
 /// The door knows it.
 const READY: u8 = 2;
+/// The door has refused it: the kernel's, but its offset may be moved by duplicates that do not know that yet.
+const REFUSED: u8 = 3;
 
 pub(crate) struct Fd {
     state: AtomicU8,
@@ -48,11 +52,16 @@ const NEW: Fd = Fd {
 };
 
 static FDS: [Fd; FDS_MAX] = [NEW; FDS_MAX];
+/// The process whose descriptors these are.
+static OWNER: AtomicI32 = AtomicI32::new(0);
 static ERA: AtomicU32 = AtomicU32::new(0);
 /// Highest descriptor that was ever known.
 static HIGHEST: AtomicU32 = AtomicU32::new(0);
 /// Turns that somebody waits for another who moves an offset: one who left by a jump out of a signal handler never ends.
 const TURNS_MAX: u32 = 1_000_000;
+
+/// Beside the thread: it is in a call of the kernel, which moves the offset in one step for everybody.
+const BY_KERNEL: u32 = 1 << 31;
 
 /// What a descriptor is, as far as the door is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +72,21 @@ pub(crate) struct Known {
     pub(crate) token: Option<Token>,
     /// Nobody else has its offset.
     pub(crate) is_own: bool,
+    /// Only its offset is of interest.
+    pub(crate) is_kernels: bool,
 }
 
 fn entry(fd: i32) -> Option<&'static Fd> {
     usize::try_from(fd).ok().and_then(|fd| FDS.get(fd))
+}
+
+/// From now on these are the descriptors of this process.
+pub(crate) fn inherit() {
+    OWNER.store(getpid().as_raw_nonzero().get(), Relaxed);
+}
+
+pub(crate) fn are_ours() -> bool {
+    OWNER.load(Relaxed) == getpid().as_raw_nonzero().get()
 }
 
 /// The era in which a file that is about to be opened has its offset to itself.
@@ -102,10 +122,19 @@ pub(crate) fn is_patient(fd: i32) -> bool {
     entry(fd).is_some_and(|entry| entry.patience.fetch_update(Relaxed, Relaxed, one_less).is_ok())
 }
 
-/// It is closed, another file, or the kernel's from now on.
+/// It is the kernel's from now on.
+pub(crate) fn refused(fd: i32) {
+    let Some(entry) = entry(fd) else { return };
+    for state in [OPENED, READY] {
+        let _ = entry.state.compare_exchange(state, REFUSED, AcqRel, Relaxed);
+    }
+}
+
+/// It is closed, or another file.
 pub(crate) fn forget(fd: i32) {
     if let Some(entry) = entry(fd)
         && entry.state.load(Relaxed) != UNKNOWN
+        && are_ours()
     {
         entry.state.store(UNKNOWN, Release);
     }
@@ -124,7 +153,7 @@ pub(crate) fn duplicated(fd: i32, new: i32) {
     forget(new);
     let (Some(from), Some(to)) = (entry(fd), entry(new)) else { return };
     let state = from.state.load(Acquire);
-    if state == UNKNOWN {
+    if state == UNKNOWN || !are_ours() {
         return;
     }
     HIGHEST.fetch_max(new as u32, Relaxed);
@@ -140,9 +169,23 @@ pub(crate) fn duplicated(fd: i32, new: i32) {
     to.state.store(state, Release);
 }
 
-/// All that is open now is also a child's.
+/// All that is open now is also a child's. Who has begun to move an offset, as one that was his own, comes to his end before.
 pub(crate) fn share_all() {
     ERA.fetch_add(1, AcqRel);
+    let (highest, me) = (HIGHEST.load(Relaxed) as usize, me());
+    for entry in &FDS[..=highest.min(FDS_MAX - 1)] {
+        for _ in 0..TURNS_MAX {
+            let moving = entry.moving.load(Acquire);
+            if moving == 0 || moving == me || moving & BY_KERNEL != 0 {
+                break;
+            }
+            sched_yield();
+        }
+    }
+}
+
+fn me() -> u32 {
+    gettid().as_raw_nonzero().get() as u32
 }
 
 /// In a child of fork: the threads that were moving offsets are its parent's.
@@ -164,6 +207,7 @@ pub(crate) fn known(fd: i32) -> Option<Known> {
         inode: entry.inode.load(Relaxed),
         token: (state == READY).then(token),
         is_own: entry.era.load(Relaxed) == ERA.load(Acquire),
+        is_kernels: state == REFUSED,
     })
 }
 
@@ -174,15 +218,21 @@ impl Moving {
     /// `None`: this very thread has it, and a signal has come in between; or somebody who does not come back.
     pub(crate) fn begin(fd: i32) -> Option<Self> {
         let first = entry(fd)?.first.load(Relaxed);
-        let (entry, me) = (entry(first as i32)?, gettid().as_raw_nonzero().get() as u32);
+        let (entry, me) = (entry(first as i32)?, me());
         for _ in 0..TURNS_MAX {
             match entry.moving.compare_exchange(0, me, Acquire, Relaxed) {
                 Ok(_) => return Some(Self(entry)),
-                Err(other) if other == me => return None,
+                Err(other) if other & !BY_KERNEL == me => return None,
                 Err(_) => sched_yield(),
             }
         }
         None
+    }
+
+    /// The call is the kernel's.
+    pub(crate) fn by_kernel(self) -> Self {
+        self.0.moving.fetch_or(BY_KERNEL, Relaxed);
+        self
     }
 }
 

@@ -79,7 +79,7 @@ fn result(outcome: Outcome, bypass: impl FnOnce() -> ssize_t) -> ssize_t {
     match outcome {
         Outcome::Done(bytes) => bytes as ssize_t,
         Outcome::Failed(errno) => fail(errno),
-        Outcome::Bypass => bypass(),
+        Outcome::Bypass(_turn) => bypass(),
     }
 }
 
@@ -87,7 +87,7 @@ fn done(outcome: Outcome, bypass: impl FnOnce() -> c_int) -> c_int {
     match outcome {
         Outcome::Done(_) => 0,
         Outcome::Failed(errno) => fail(errno) as c_int,
-        Outcome::Bypass => bypass(),
+        Outcome::Bypass(_) => bypass(),
     }
 }
 
@@ -161,11 +161,11 @@ fn at(offset: off_t) -> At {
 }
 
 fn read_into(fd: c_int, parts: Option<Memory<'_>>, at: At) -> Outcome {
-    parts.map_or(Outcome::Bypass, |mut parts| data::read(fd, &mut parts, at))
+    parts.map_or(Outcome::Bypass(None), |mut parts| data::read(fd, &mut parts, at))
 }
 
 fn write_from(fd: c_int, parts: Option<Memory<'_>>, at: At) -> Outcome {
-    parts.map_or(Outcome::Bypass, |parts| data::write(fd, &parts, at))
+    parts.map_or(Outcome::Bypass(None), |parts| data::write(fd, &parts, at))
 }
 
 macro_rules! hooks {
@@ -249,7 +249,7 @@ hooks! {
     fn __read_chk (fd: c_int, buffer: *mut c_void, len: size_t, room: size_t) -> ssize_t {
         let parts = one(buffer, len);
         // SAFETY: as in `read`; where there is less room than that, the C library ends the program.
-        let outcome = if len > room { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Offset) };
+        let outcome = if len > room { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Offset) };
         result(outcome, || {
             call!(READ_CHK, fn(c_int, *mut c_void, size_t, size_t) -> ssize_t, fd, buffer, len, room)
         })
@@ -271,7 +271,7 @@ hooks! {
     fn __pread_chk __pread64_chk (fd: c_int, buffer: *mut c_void, len: size_t, offset: off_t, room: size_t) -> ssize_t {
         let parts = one(buffer, len);
         // SAFETY: as in `__read_chk`.
-        let outcome = if len > room { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Position(offset)) };
+        let outcome = if len > room { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Position(offset)) };
         result(outcome, || {
             call!(PREAD_CHK, fn(c_int, *mut c_void, size_t, off_t, size_t) -> ssize_t, fd, buffer, len, offset, room)
         })
@@ -286,31 +286,31 @@ hooks! {
     }
     fn readv (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
         // SAFETY: the program says that they are there. A descriptor that is not the door's is not looked at.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts, count) }, At::Offset) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts, count) }, At::Offset) };
         result(outcome, || call!(READV, fn(c_int, *const iovec, c_int) -> ssize_t, fd, parts, count))
     }
     fn writev (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
         // SAFETY: as in `readv`.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass } else { write_from(fd, unsafe { memory(parts, count) }, At::Offset) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, unsafe { memory(parts, count) }, At::Offset) };
         result(outcome, || call!(WRITEV, fn(c_int, *const iovec, c_int) -> ssize_t, fd, parts, count))
     }
     fn preadv preadv64 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
         // SAFETY: as in `readv`.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
         result(outcome, || {
             call!(PREADV, fn(c_int, *const iovec, c_int, off_t) -> ssize_t, fd, parts, count, offset)
         })
     }
     fn pwritev pwritev64 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
         // SAFETY: as in `readv`.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass } else { write_from(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
         result(outcome, || {
             call!(PWRITEV, fn(c_int, *const iovec, c_int, off_t) -> ssize_t, fd, parts, count, offset)
         })
     }
     fn preadv2 preadv64v2 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
         // SAFETY: as in `readv`. What the flags ask for is the kernel's to do.
-        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass } else { read_into(fd, unsafe { memory(parts, count) }, at(offset)) };
+        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts, count) }, at(offset)) };
         result(outcome, || {
             call!(PREADV2, fn(c_int, *const iovec, c_int, off_t, c_int) -> ssize_t, fd, parts, count, offset, flags)
         })
@@ -320,7 +320,7 @@ hooks! {
             data::tell_size(fd);
         }
         // SAFETY: as in `preadv2`.
-        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass } else { write_from(fd, unsafe { memory(parts, count) }, at(offset)) };
+        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, unsafe { memory(parts, count) }, at(offset)) };
         result(outcome, || {
             call!(PWRITEV2, fn(c_int, *const iovec, c_int, off_t, c_int) -> ssize_t, fd, parts, count, offset, flags)
         })
@@ -361,78 +361,78 @@ hooks! {
     }
     fn unlink (path: *const c_char) -> c_int {
         // SAFETY: as the program says; so for every path here.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::unlink(libc::AT_FDCWD, path, false));
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, path, false));
         done(outcome, || call!(UNLINK, fn(*const c_char) -> c_int, path))
     }
     fn unlinkat (dir: c_int, path: *const c_char, flags: c_int) -> c_int {
         let known = flags & !libc::AT_REMOVEDIR == 0;
         // SAFETY: as in `unlink`.
         let text = unsafe { text(path) }.filter(|_| known);
-        let outcome = text.map_or(Outcome::Bypass, |path| names::unlink(dir, path, flags & libc::AT_REMOVEDIR != 0));
+        let outcome = text.map_or(Outcome::Bypass(None), |path| names::unlink(dir, path, flags & libc::AT_REMOVEDIR != 0));
         done(outcome, || call!(UNLINKAT, fn(c_int, *const c_char, c_int) -> c_int, dir, path, flags))
     }
     fn rmdir (path: *const c_char) -> c_int {
         // SAFETY: as in `unlink`.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::unlink(libc::AT_FDCWD, path, true));
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, path, true));
         done(outcome, || call!(RMDIR, fn(*const c_char) -> c_int, path))
     }
     fn remove (path: *const c_char) -> c_int {
         // SAFETY: as in `unlink`.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::unlink(libc::AT_FDCWD, path, false));
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, path, false));
         done(outcome, || call!(REMOVE, fn(*const c_char) -> c_int, path))
     }
     fn mkdir (path: *const c_char, mode: mode_t) -> c_int {
         // SAFETY: as in `unlink`.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::mkdir(libc::AT_FDCWD, path, mode));
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::mkdir(libc::AT_FDCWD, path, mode));
         done(outcome, || call!(MKDIR, fn(*const c_char, mode_t) -> c_int, path, mode))
     }
     fn mkdirat (dir: c_int, path: *const c_char, mode: mode_t) -> c_int {
         // SAFETY: as in `unlink`.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass, |path| names::mkdir(dir, path, mode));
+        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::mkdir(dir, path, mode));
         done(outcome, || call!(MKDIRAT, fn(c_int, *const c_char, mode_t) -> c_int, dir, path, mode))
     }
     fn symlink (target: *const c_char, path: *const c_char) -> c_int {
         // SAFETY: as in `unlink`.
         let both = unsafe { text(target).zip(text(path)) };
-        let outcome = both.map_or(Outcome::Bypass, |(target, path)| names::symlink(target, libc::AT_FDCWD, path));
+        let outcome = both.map_or(Outcome::Bypass(None), |(target, path)| names::symlink(target, libc::AT_FDCWD, path));
         done(outcome, || call!(SYMLINK, fn(*const c_char, *const c_char) -> c_int, target, path))
     }
     fn symlinkat (target: *const c_char, dir: c_int, path: *const c_char) -> c_int {
         // SAFETY: as in `unlink`.
         let both = unsafe { text(target).zip(text(path)) };
-        let outcome = both.map_or(Outcome::Bypass, |(target, path)| names::symlink(target, dir, path));
+        let outcome = both.map_or(Outcome::Bypass(None), |(target, path)| names::symlink(target, dir, path));
         done(outcome, || call!(SYMLINKAT, fn(*const c_char, c_int, *const c_char) -> c_int, target, dir, path))
     }
     fn link (path: *const c_char, to_path: *const c_char) -> c_int {
         // SAFETY: as in `unlink`.
         let both = unsafe { text(path).zip(text(to_path)) };
         let cwd = libc::AT_FDCWD;
-        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::link(cwd, path, cwd, to, 0));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::link(cwd, path, cwd, to, 0));
         done(outcome, || call!(LINK, fn(*const c_char, *const c_char) -> c_int, path, to_path))
     }
     fn linkat (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char, flags: c_int) -> c_int {
         // SAFETY: as in `unlink`.
         let both = unsafe { text(path).zip(text(to_path)) };
-        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::link(dir, path, to_dir, to, flags));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::link(dir, path, to_dir, to, flags));
         done(outcome, || call!(LINKAT, fn(c_int, *const c_char, c_int, *const c_char, c_int) -> c_int, dir, path, to_dir, to_path, flags))
     }
     fn rename (path: *const c_char, to_path: *const c_char) -> c_int {
         // SAFETY: as in `unlink`.
         let both = unsafe { text(path).zip(text(to_path)) };
         let cwd = libc::AT_FDCWD;
-        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::rename(cwd, path, cwd, to, 0));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(cwd, path, cwd, to, 0));
         done(outcome, || call!(RENAME, fn(*const c_char, *const c_char) -> c_int, path, to_path))
     }
     fn renameat (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char) -> c_int {
         // SAFETY: as in `unlink`.
         let both = unsafe { text(path).zip(text(to_path)) };
-        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::rename(dir, path, to_dir, to, 0));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(dir, path, to_dir, to, 0));
         done(outcome, || call!(RENAMEAT, fn(c_int, *const c_char, c_int, *const c_char) -> c_int, dir, path, to_dir, to_path))
     }
     fn renameat2 (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char, flags: c_uint) -> c_int {
         // SAFETY: as in `unlink`.
         let both = unsafe { text(path).zip(text(to_path)) };
-        let outcome = both.map_or(Outcome::Bypass, |(path, to)| names::rename(dir, path, to_dir, to, flags));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(dir, path, to_dir, to, flags));
         done(outcome, || call!(RENAMEAT2, fn(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int, dir, path, to_dir, to_path, flags))
     }
     fn _exit _Exit (status: c_int) -> ! {

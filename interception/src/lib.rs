@@ -7,7 +7,8 @@
 //! 1. Nothing is allocated, and no lock of the C library is taken: a hook may run in a signal handler, before main and after exit.
 //! 2. A descriptor is used through the door only while it is the very file that was opened here (device and inode are looked at in each call), by the
 //!    process that opened it. In doubt the call is the kernel's, which is always right.
-//! 3. The kernel's offset of a descriptor is the only one.
+//! 3. The kernel's offset of a descriptor is the only one. Threads move that of a descriptor which is known here in turns, also where the call is
+//!    the kernel's: one that is refused at the door moves it back.
 //!
 //! # Not here
 //! Any rule of a filesystem; who may open what (the kernel).
@@ -24,12 +25,11 @@ mod real;
 mod report;
 
 /// What became of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It is done, with this result.
     Done(usize),
     /// It failed: `errno.h`'s number.
     Failed(i32),
-    /// Nothing was done; it is the C library's.
-    Bypass,
+    /// Nothing was done; it is the C library's, before the turn to move the offset ends.
+    Bypass(Option<fds::Moving>),
 }

@@ -18,7 +18,7 @@ use daos_types::door::{Answer, Token};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 use crate::doors::{self, Again};
-use crate::{Outcome, mounts, report};
+use crate::{Outcome, fds, mounts, report};
 
 /// Longest path that is looked at, with its NUL.
 const PATH_BYTES_MAX: usize = 4096;
@@ -243,6 +243,7 @@ struct Parent<'p> {
 impl<'p> Parent<'p> {
     /// `None`: the kernel is to find it, or this thread may not change it.
     fn find(dir: i32, path: &'p CStr) -> Option<Self> {
+        fds::are_ours().then_some(())?;
         let dir = borrow(dir)?;
         let bytes = path.to_bytes();
         let slash = bytes.iter().rposition(|byte| *byte == b'/');
@@ -304,24 +305,24 @@ fn change(
     let plain = parents.iter().all(|parent| mounts::are_plain(parent.mount));
     let door = doors::door_of(parents[0].device);
     let Some(door) = door.filter(|door| plain && doors::is_same_user(*door)) else {
-        return Outcome::Bypass;
+        return Outcome::Bypass(None);
     };
     let answer = doors::ask(door, &Call::Change(change).encode(), Again::MayNot, put, |_, _| {});
     let outcome = match answer {
-        Some(Answer::Done(NOT_THIS)) => Outcome::Bypass,
+        Some(Answer::Done(NOT_THIS)) => Outcome::Bypass(None),
         Some(Answer::Done(_)) => Outcome::Done(0),
         // It has forgotten that they were entered.
         Some(Answer::Failed(errno)) if errno == libc::ESTALE as u32 => {
             directories.iter().for_each(|directory| directory.state.store(NEW, Release));
-            Outcome::Bypass
+            Outcome::Bypass(None)
         }
         Some(Answer::Failed(errno)) => Outcome::Failed(errno as i32),
         _ => {
             directories.iter().for_each(|directory| directory.refused());
-            Outcome::Bypass
+            Outcome::Bypass(None)
         }
     };
-    report::count_if(outcome, row(change.what));
+    report::count_if(&outcome, row(change.what));
     outcome
 }
 
@@ -337,7 +338,7 @@ fn row(what: What) -> usize {
 }
 
 pub(crate) fn unlink(dir: i32, path: &CStr, directory: bool) -> Outcome {
-    try_unlink(dir, path, directory).unwrap_or(Outcome::Bypass)
+    try_unlink(dir, path, directory).unwrap_or(Outcome::Bypass(None))
 }
 
 fn try_unlink(dir: i32, path: &CStr, directory: bool) -> Option<Outcome> {
@@ -349,7 +350,7 @@ fn try_unlink(dir: i32, path: &CStr, directory: bool) -> Option<Outcome> {
 }
 
 pub(crate) fn mkdir(dir: i32, path: &CStr, mode: u32) -> Outcome {
-    try_mkdir(dir, path, mode).unwrap_or(Outcome::Bypass)
+    try_mkdir(dir, path, mode).unwrap_or(Outcome::Bypass(None))
 }
 
 fn try_mkdir(dir: i32, path: &CStr, mode: u32) -> Option<Outcome> {
@@ -362,7 +363,7 @@ fn try_mkdir(dir: i32, path: &CStr, mode: u32) -> Option<Outcome> {
 }
 
 pub(crate) fn symlink(target: &CStr, dir: i32, path: &CStr) -> Outcome {
-    try_symlink(target, dir, path).unwrap_or(Outcome::Bypass)
+    try_symlink(target, dir, path).unwrap_or(Outcome::Bypass(None))
 }
 
 fn try_symlink(target: &CStr, dir: i32, path: &CStr) -> Option<Outcome> {
@@ -378,7 +379,7 @@ fn try_symlink(target: &CStr, dir: i32, path: &CStr) -> Option<Outcome> {
 }
 
 pub(crate) fn link(dir: i32, path: &CStr, to_dir: i32, to_path: &CStr, flags: i32) -> Outcome {
-    try_link((dir, path), (to_dir, to_path), flags).unwrap_or(Outcome::Bypass)
+    try_link((dir, path), (to_dir, to_path), flags).unwrap_or(Outcome::Bypass(None))
 }
 
 fn try_link(
@@ -397,7 +398,7 @@ fn try_link(
 }
 
 pub(crate) fn rename(dir: i32, path: &CStr, to_dir: i32, to_path: &CStr, flags: u32) -> Outcome {
-    try_rename((dir, path), (to_dir, to_path), flags).unwrap_or(Outcome::Bypass)
+    try_rename((dir, path), (to_dir, to_path), flags).unwrap_or(Outcome::Bypass(None))
 }
 
 fn try_rename(

@@ -39,7 +39,7 @@ pub(crate) fn open(flags: i32, open: impl FnOnce() -> i32) -> i32 {
 fn note(fd: i32, era: u32, patience: u8) {
     // SAFETY: it was opened just now, and this call has not given it to anybody yet.
     let file = unsafe { BorrowedFd::borrow_raw(fd) };
-    if let Some((device, inode)) = doors::identity(file)
+    if let Some((device, inode)) = doors::identity_of_file(file)
         && let Some(door) = doors::door_of(device)
     {
         fds::opened(fd, era, door, (device, inode), patience);

@@ -40,6 +40,7 @@ extern "C" fn prepare() {
     for real in crate::hooks::REALS {
         let _found = real.get();
     }
+    crate::fds::inherit();
     if crate::environment::is_bypassed() {
         crate::doors::stay_away();
     } else {
@@ -55,8 +56,9 @@ extern "C" fn around_fork() {
 }
 
 extern "C" fn in_child() {
-    crate::fds::share_all();
+    crate::fds::inherit();
     crate::fds::nobody_moves();
+    crate::fds::share_all();
     crate::doors::leave();
     crate::names::leave();
     crate::report::inherit();

@@ -37,8 +37,8 @@ pub(crate) fn count(what: usize) {
     COUNTS[what].fetch_add(1, Relaxed);
 }
 
-pub(crate) fn count_if(outcome: Outcome, what: usize) {
-    if outcome != Outcome::Bypass {
+pub(crate) fn count_if(outcome: &Outcome, what: usize) {
+    if !matches!(outcome, Outcome::Bypass(_)) {
         count(what);
     }
 }

@@ -182,6 +182,20 @@ class Interception:
         finally:
             os.kill(child, signal.SIGKILL)
 
+    def spawned(self):
+        """What a child of vfork closes and duplicates before its exec is nothing of its parent's."""
+        path = self.path()
+        with Worker() as worker:
+            worker.do(f"fd = os.open({path!r}, os.O_RDWR | os.O_DIRECT | os.O_CREAT, 0o644)")
+            worker.do("[os.pwrite(fd, b'before', n * 6) for n in range(10)]")
+            before = self.calls()
+            worker.do("import subprocess; out = subprocess.run(['echo', 'spawned'], stdout=subprocess.PIPE).stdout; subprocess.run(['true'], stdout=fd)")
+            worker.do("[os.pwrite(fd, b'after.', n * 6) for n in range(10)]")
+            self.used(before, 10)
+            need(worker.do("out.decode()") == "spawned\n", "the child's output")
+        with open(path, "rb") as file:
+            need(file.read() == b"after." * 10, "the bytes")
+
     def small_files(self):
         """Files that get a write or two: the kernel does them, without a word at the door; one that gets more is the door's."""
         before, path = self.calls(), self.path()
@@ -223,11 +237,11 @@ class Interception:
         with Worker() as worker:
             worker.do(f"fd = os.open({path!r}, os.O_WRONLY | os.O_DIRECT | os.O_CREAT, 0o644); os.write(fd, b'aa'); os.write(fd, b'aa')")
             worker.do(
-                "import signal\ncount = [0]\ndef handler(*_):\n    written = os.write(fd, b'h' * 10); count[0] += written\n"
+                "import signal\ncount = []\ndef handler(*_):\n    count.append(os.write(fd, b'h' * 10))\n"
                 "signal.signal(signal.SIGALRM, handler); signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)\n"
                 "done = sum(os.write(fd, b'w' * 3000) for n in range(1000)); signal.setitimer(signal.ITIMER_REAL, 0)"
             )
-            expected = worker.do("4 + count[0] + done")
+            expected = worker.do("4 + sum(count) + done")
             need(os.stat(path).st_size == expected, f"{os.stat(path).st_size} bytes of {expected}")
             worker.do(
                 f"def writer():\n    for n in range(3000): os.pwrite(fd, b'x' * 100, 0); os.lseek(fd, 0, 0); os.write(fd, b'y')\n"
@@ -432,6 +446,7 @@ def main():
             ("one offset for duplicates and children", tests.offsets),
             ("small files are not worth a pass", tests.small_files),
             ("children are programs of their own", tests.children),
+            ("a spawned program takes nothing from its parent", tests.spawned),
             ("large calls are whole", tests.large),
             ("signals and forks in the middle of a call", tests.in_the_middle),
             ("threads lose and tear nothing", tests.many_threads),

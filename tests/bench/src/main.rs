@@ -8,9 +8,12 @@
 //! A failure because something is slow: a bench prints ratios and fails nothing. Mounting: `scripts/mount.sh`.
 
 mod bench;
+mod calls;
 mod cleanup;
 mod expected;
 mod files;
+mod inside;
+mod library;
 mod mounted;
 mod random;
 mod remount;
@@ -24,7 +27,7 @@ mod vos;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::bench::{Bench, Scale};
 use crate::mounted::Mounted;
@@ -45,6 +48,8 @@ enum Group {
     Vos,
     /// After kill -9
     Remount,
+    /// Programs under libpil4dfs.so
+    Library,
     /// A daemon with a million files; only with --long
     Million,
 }
@@ -85,6 +90,16 @@ struct CommandLine {
     /// For the bench itself: tell the resident memory of a store with so many files
     #[arg(long, hide = true, num_args = 2)]
     resident: Option<Vec<String>>,
+    #[command(subcommand)]
+    alone: Option<Alone>,
+}
+
+/// What the bench starts itself for.
+#[derive(Subcommand)]
+enum Alone {
+    /// One workload in a process of its own, by the C library; prints how fast it was, and how many calls
+    #[command(hide = true)]
+    Calls(calls::Work),
 }
 
 impl CommandLine {
@@ -126,8 +141,9 @@ impl CommandLine {
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
-    let done = match line.resident.as_deref() {
-        Some([path, files]) => resident(Path::new(path), files),
+    let done = match (line.resident.as_deref(), &line.alone) {
+        (Some([path, files]), _) => resident(Path::new(path), files),
+        (_, Some(Alone::Calls(work))) => alone(work).map_err(|error| error.to_string()),
         _ => run(&line).map_err(|error| error.to_string()),
     };
     match done {
@@ -145,13 +161,20 @@ fn resident(path: &Path, files: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn alone(work: &calls::Work) -> std::io::Result<()> {
+    let calls = calls::Libc { folder: work.folder.clone() };
+    let done = calls::run(&calls, work)?;
+    println!("{} {}", done.value, done.operations);
+    Ok(())
+}
+
 fn run(line: &CommandLine) -> std::io::Result<()> {
     let scratch = tempfile::Builder::new().prefix("daos-bench.").tempdir_in(&line.dir)?;
     cleanup::watch(scratch.path())?;
     let (scale, groups) = (line.scale(), line.groups());
     let mut report = Report::new(line.on.clone());
     let mut mounts = Vec::new();
-    if groups.iter().any(|group| !matches!(group, Group::Vos | Group::Million)) {
+    if groups.iter().any(|group| !matches!(group, Group::Vos | Group::Library | Group::Million)) {
         for kind in &line.on {
             mounts.push(Mounted::up(kind, scratch.path(), &line.dfuse_options)?);
         }
@@ -193,6 +216,10 @@ fn measure(
             vos::measure_memory(scale, scratch, bench.report);
         }
         Group::Remount => remount::measure(mounts, scale.rounds, bench.report),
+        Group::Library => {
+            bench.report.compare(&library::COLUMNS);
+            library::measure(scratch, scale, bench.report)?;
+        }
         Group::Million => remount::measure_million(scratch, 1_000_000, bench.report),
     }
     Ok(())

@@ -142,7 +142,7 @@ pub fn script() -> PathBuf {
 }
 
 /// Where `scripts/mount.sh` takes the programs from.
-fn release() -> PathBuf {
+pub fn release() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     target
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"))

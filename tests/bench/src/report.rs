@@ -72,6 +72,8 @@ impl Row {
 
 pub struct Report {
     columns: Vec<String>,
+    /// Of groups that compare something else.
+    own_columns: BTreeMap<String, Vec<String>>,
     group: String,
     rows: Vec<Row>,
     errors: Vec<(String, String)>,
@@ -80,12 +82,19 @@ pub struct Report {
 impl Report {
     /// The first column is ours, the others are what it is compared with.
     pub fn new(columns: Vec<String>) -> Self {
-        Self { columns, group: String::new(), rows: Vec::new(), errors: Vec::new() }
+        let (own_columns, group, rows, errors) = Default::default();
+        Self { columns, own_columns, group, rows, errors }
     }
 
     /// What comes from now on belongs to `group`.
     pub fn begin(&mut self, group: &str) {
         self.group = group.to_owned();
+    }
+
+    /// The group that begins has columns of its own.
+    pub fn compare(&mut self, columns: &[&str]) {
+        let columns = columns.iter().map(|&column| column.to_owned()).collect();
+        self.own_columns.insert(self.group.clone(), columns);
     }
 
     pub fn rows(&self) -> &[Row] {
@@ -96,13 +105,26 @@ impl Report {
         &self.columns
     }
 
+    pub fn has_own_columns(&self, row: &Row) -> bool {
+        self.own_columns.contains_key(&row.group)
+    }
+
+    fn columns_of(&self, group: &str) -> &[String] {
+        self.own_columns.get(group).unwrap_or(&self.columns)
+    }
+
+    /// What the columns of the filesystems are compared with.
     pub fn others(&self) -> &[String] {
         self.columns.get(1..).unwrap_or_default()
     }
 
+    fn others_of(&self, group: &str) -> &[String] {
+        self.columns_of(group).get(1..).unwrap_or_default()
+    }
+
     /// Whose value is judged: the first filesystem's, or that of vos alone.
     pub fn ours<'a>(&'a self, row: &Row) -> &'a str {
-        if row.samples.contains_key(VOS) { VOS } else { &self.columns[0] }
+        if row.samples.contains_key(VOS) { VOS } else { &self.columns_of(&row.group)[0] }
     }
 
     /// Further values of the same name and column are further samples.
@@ -168,11 +190,11 @@ impl Report {
         if self.rows.iter().filter(|row| row.group == group).all(|row| self.ours(row) == VOS) {
             return println!(" {VOS:>9}   expected");
         }
-        for column in &self.columns {
+        for column in self.columns_of(group) {
             print!(" {column:>9}");
         }
-        for other in self.others() {
-            print!(" {:>8}", format!("/ {other}"));
+        for other in self.others_of(group) {
+            print!(" {:>9}", format!("/ {other}"));
         }
         println!("   expected");
     }
@@ -184,13 +206,13 @@ impl Report {
             print!(" {:>9}", row.value(VOS).map_or_else(String::new, number));
             return self.print_verdict(row);
         }
-        for column in &self.columns {
+        for column in self.columns_of(&row.group) {
             let value = row.value(column);
             print!(" {:>9}", value.map_or_else(|| "-".to_owned(), number));
         }
-        for other in self.others() {
+        for other in self.others_of(&row.group) {
             let speed = row.speed(ours, other);
-            print!(" {:>8}", speed.map_or_else(String::new, |speed| format!("{speed:.2}")));
+            print!(" {:>9}", speed.map_or_else(String::new, |speed| format!("{speed:.2}")));
         }
         self.print_verdict(row);
     }
@@ -249,7 +271,7 @@ impl Report {
         let values: BTreeMap<_, _> =
             row.samples.keys().map(|column| (column, row.value(column))).collect();
         let speed: BTreeMap<_, _> = self
-            .others()
+            .others_of(&row.group)
             .iter()
             .filter_map(|other| Some((other, row.speed(ours, other)?)))
             .collect();

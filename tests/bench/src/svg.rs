@@ -58,7 +58,8 @@ pub fn draw(report: &Report) -> String {
     let rows: Vec<_> = report
         .rows()
         .iter()
-        .filter(|row| !row.name.starts_with(' '))
+        // What compares something else has no place on this scale.
+        .filter(|row| !row.name.starts_with(' ') && !report.has_own_columns(row))
         .map(|row| (row, bars(report, row)))
         .filter(|(_, b)| !b.is_empty())
         .collect();

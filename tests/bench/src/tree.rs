@@ -55,7 +55,12 @@ fn check(report: &mut crate::report::Report, mount: &Mounted, inputs: &Inputs) {
     }
 }
 
-fn command(words: &[&str], folder: &Path) -> io::Result<()> {
+pub fn command(words: &[&str], folder: &Path) -> io::Result<()> {
+    finish(words, &mut prepared(words, folder))
+}
+
+/// The command, in words that mean the same everywhere.
+pub fn prepared(words: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(words[0]);
     command
         .args(&words[1..])
@@ -68,7 +73,11 @@ fn command(words: &[&str], folder: &Path) -> io::Result<()> {
         ])
         .envs([("GIT_AUTHOR_NAME", "bench"), ("GIT_AUTHOR_EMAIL", "bench@localhost")])
         .envs([("GIT_COMMITTER_NAME", "bench"), ("GIT_COMMITTER_EMAIL", "bench@localhost")]);
-    let output = cleanup::run(&mut command)?;
+    command
+}
+
+pub fn finish(words: &[&str], command: &mut Command) -> io::Result<()> {
+    let output = cleanup::run(command)?;
     if output.status.success() {
         return Ok(());
     }
@@ -88,26 +97,29 @@ impl Inputs {
         let tree = base.join("tree");
         make_tree(&tree, files)?;
         command(&["tar", "cf", "tree.tar", "tree"], base)?;
-        let repository = base.join("repository");
-        fs::create_dir(&repository)?;
-        command(&["git", "init", "-q"], &repository)?;
-        make_tree(&repository.join("source"), files / 2)?;
-        for round in 0..10 {
-            command(&["git", "add", "-A"], &repository)?;
-            command(&["git", "commit", "-qm", &format!("round {round}")], &repository)?;
-            fs::write(
-                repository.join(format!("source/round{round}")),
-                format!("{round}\n").repeat(100),
-            )?;
-        }
-        command(&["git", "gc", "-q"], &repository)?;
+        let repository = repository(base, files)?;
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        Ok(Self {
-            tree: text(tree),
-            tar: text(base.join("tree.tar")),
-            repository: text(repository),
-        })
+        Ok(Self { tree: text(tree), tar: text(base.join("tree.tar")), repository })
     }
+}
+
+/// A history of ten commits below `base`.
+pub fn repository(base: &Path, files: usize) -> io::Result<String> {
+    fs::create_dir_all(base)?;
+    let repository = base.join("repository");
+    fs::create_dir(&repository)?;
+    command(&["git", "init", "-q"], &repository)?;
+    make_tree(&repository.join("source"), files / 2)?;
+    for round in 0..10 {
+        command(&["git", "add", "-A"], &repository)?;
+        command(&["git", "commit", "-qm", &format!("round {round}")], &repository)?;
+        fs::write(
+            repository.join(format!("source/round{round}")),
+            format!("{round}\n").repeat(100),
+        )?;
+    }
+    command(&["git", "gc", "-q"], &repository)?;
+    Ok(repository.to_string_lossy().into_owned())
 }
 
 /// Sizes as in a source tree: most files of a few KiB, a few large; 50 to a directory.
