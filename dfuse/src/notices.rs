@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! 1. Who answers requests of the kernel never waits here, and nobody sends what is here while he does: a notice waits in the kernel for
-//!    pages and locks that requests in progress hold. One thread of its own sends them (`fuse/notify.rs`).
+//!    pages and locks that requests in progress hold. One thread of its own sends them (`fuse/notify.rs`). (What changes attributes of an inode
+//!    that its own request holds may say so at once, `Reply::tell`; and the door's thread answers nobody whom the kernel holds.)
 //! 2. A notice that waits already is not queued twice; at most [`WAITING_MAX`] wait.
 
 use std::collections::{HashSet, VecDeque};

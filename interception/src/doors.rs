@@ -124,6 +124,11 @@ fn are_found() -> bool {
     true
 }
 
+/// Whether there is any mount of dfuse.
+pub(crate) fn are_there() -> bool {
+    are_found() && DOORS[0].state.load(Acquire) != EMPTY
+}
+
 /// This program has none.
 pub(crate) fn stay_away() {
     SEARCHED.store(2, Release);

@@ -5,14 +5,15 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::mem::transmute;
 
 use libc::{iovec, mode_t, off_t, size_t, ssize_t};
 
 use crate::data::{self, At, Parts};
 use crate::real::{Real, fail};
-use crate::{Outcome, fds, names, opening, report};
+use crate::text::Text;
+use crate::{Outcome, doors, fds, names, opening, report};
 
 macro_rules! reals {
     ($($name:ident = $text:literal;)*) => {
@@ -91,10 +92,9 @@ fn done(outcome: Outcome, bypass: impl FnOnce() -> c_int) -> c_int {
     }
 }
 
-/// `None`: the kernel is to say what is wrong with it.
-unsafe fn text<'t>(text: *const c_char) -> Option<&'t CStr> {
-    // SAFETY: the program says that a string is there.
-    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+/// A path of the program; `None`: it can only be the kernel's.
+fn text(path: *const c_char) -> Option<Text> {
+    if doors::are_there() { Text::of(path) } else { None }
 }
 
 /// The memory of one call: parts of it, each where the program says.
@@ -360,79 +360,66 @@ hooks! {
         made
     }
     fn unlink (path: *const c_char) -> c_int {
-        // SAFETY: as the program says; so for every path here.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, path, false));
+        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, &path, false));
         done(outcome, || call!(UNLINK, fn(*const c_char) -> c_int, path))
     }
     fn unlinkat (dir: c_int, path: *const c_char, flags: c_int) -> c_int {
         let known = flags & !libc::AT_REMOVEDIR == 0;
-        // SAFETY: as in `unlink`.
-        let text = unsafe { text(path) }.filter(|_| known);
-        let outcome = text.map_or(Outcome::Bypass(None), |path| names::unlink(dir, path, flags & libc::AT_REMOVEDIR != 0));
+        let text = text(path).filter(|_| known);
+        let outcome = text.map_or(Outcome::Bypass(None), |path| names::unlink(dir, &path, flags & libc::AT_REMOVEDIR != 0));
         done(outcome, || call!(UNLINKAT, fn(c_int, *const c_char, c_int) -> c_int, dir, path, flags))
     }
     fn rmdir (path: *const c_char) -> c_int {
-        // SAFETY: as in `unlink`.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, path, true));
+        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, &path, true));
         done(outcome, || call!(RMDIR, fn(*const c_char) -> c_int, path))
     }
     fn remove (path: *const c_char) -> c_int {
-        // SAFETY: as in `unlink`.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, path, false));
+        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, &path, false));
         done(outcome, || call!(REMOVE, fn(*const c_char) -> c_int, path))
     }
     fn mkdir (path: *const c_char, mode: mode_t) -> c_int {
-        // SAFETY: as in `unlink`.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::mkdir(libc::AT_FDCWD, path, mode));
+        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::mkdir(libc::AT_FDCWD, &path, mode));
         done(outcome, || call!(MKDIR, fn(*const c_char, mode_t) -> c_int, path, mode))
     }
     fn mkdirat (dir: c_int, path: *const c_char, mode: mode_t) -> c_int {
-        // SAFETY: as in `unlink`.
-        let outcome = unsafe { text(path) }.map_or(Outcome::Bypass(None), |path| names::mkdir(dir, path, mode));
+        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::mkdir(dir, &path, mode));
         done(outcome, || call!(MKDIRAT, fn(c_int, *const c_char, mode_t) -> c_int, dir, path, mode))
     }
     fn symlink (target: *const c_char, path: *const c_char) -> c_int {
-        // SAFETY: as in `unlink`.
-        let both = unsafe { text(target).zip(text(path)) };
-        let outcome = both.map_or(Outcome::Bypass(None), |(target, path)| names::symlink(target, libc::AT_FDCWD, path));
+        let both = text(target).zip(text(path));
+        let outcome = both.map_or(Outcome::Bypass(None), |(target, path)| names::symlink(&target, libc::AT_FDCWD, &path));
         done(outcome, || call!(SYMLINK, fn(*const c_char, *const c_char) -> c_int, target, path))
     }
     fn symlinkat (target: *const c_char, dir: c_int, path: *const c_char) -> c_int {
-        // SAFETY: as in `unlink`.
-        let both = unsafe { text(target).zip(text(path)) };
-        let outcome = both.map_or(Outcome::Bypass(None), |(target, path)| names::symlink(target, dir, path));
+        let both = text(target).zip(text(path));
+        let outcome = both.map_or(Outcome::Bypass(None), |(target, path)| names::symlink(&target, dir, &path));
         done(outcome, || call!(SYMLINKAT, fn(*const c_char, c_int, *const c_char) -> c_int, target, dir, path))
     }
     fn link (path: *const c_char, to_path: *const c_char) -> c_int {
-        // SAFETY: as in `unlink`.
-        let both = unsafe { text(path).zip(text(to_path)) };
+        let both = text(path).zip(text(to_path));
         let cwd = libc::AT_FDCWD;
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::link(cwd, path, cwd, to, 0));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::link(cwd, &path, cwd, &to, 0));
         done(outcome, || call!(LINK, fn(*const c_char, *const c_char) -> c_int, path, to_path))
     }
     fn linkat (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char, flags: c_int) -> c_int {
-        // SAFETY: as in `unlink`.
-        let both = unsafe { text(path).zip(text(to_path)) };
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::link(dir, path, to_dir, to, flags));
+        let both = text(path).zip(text(to_path));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::link(dir, &path, to_dir, &to, flags));
         done(outcome, || call!(LINKAT, fn(c_int, *const c_char, c_int, *const c_char, c_int) -> c_int, dir, path, to_dir, to_path, flags))
     }
     fn rename (path: *const c_char, to_path: *const c_char) -> c_int {
-        // SAFETY: as in `unlink`.
-        let both = unsafe { text(path).zip(text(to_path)) };
+        let both = text(path).zip(text(to_path));
         let cwd = libc::AT_FDCWD;
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(cwd, path, cwd, to, 0));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(cwd, &path, cwd, &to, 0));
         done(outcome, || call!(RENAME, fn(*const c_char, *const c_char) -> c_int, path, to_path))
     }
     fn renameat (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char) -> c_int {
-        // SAFETY: as in `unlink`.
-        let both = unsafe { text(path).zip(text(to_path)) };
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(dir, path, to_dir, to, 0));
+        let both = text(path).zip(text(to_path));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(dir, &path, to_dir, &to, 0));
         done(outcome, || call!(RENAMEAT, fn(c_int, *const c_char, c_int, *const c_char) -> c_int, dir, path, to_dir, to_path))
     }
     fn renameat2 (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char, flags: c_uint) -> c_int {
-        // SAFETY: as in `unlink`.
-        let both = unsafe { text(path).zip(text(to_path)) };
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(dir, path, to_dir, to, flags));
+        let both = text(path).zip(text(to_path));
+        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(dir, &path, to_dir, &to, flags));
         done(outcome, || call!(RENAMEAT2, fn(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int, dir, path, to_dir, to_path, flags))
     }
     fn _exit _Exit (status: c_int) -> ! {

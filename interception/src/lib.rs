@@ -23,6 +23,7 @@ mod names;
 mod opening;
 mod real;
 mod report;
+mod text;
 
 /// What became of a call.
 pub(crate) enum Outcome {

@@ -1,13 +1,16 @@
 //! The table of mounts: which are dfuse's, and whether anything about them is in the way of changing names past the kernel.
 //!
 //! # Invariants
-//! 1. Nothing is mounted on a name of dfuse's, and none of its mounts is read-only, or names are the kernel's: it alone knows what it shows.
+//! 1. Nothing is mounted on a name of a filesystem, and none of its mounts is read-only, or its names are the kernel's: it alone knows what it shows.
 //! 2. A change of the table is seen by the next call (`poll` on mountinfo, proc(5)); so is that this thread has another table now: its
 //!    mounts have other numbers. The table that is open keeps those of its own from being given again.
 
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -53,10 +56,31 @@ impl<'l> Mount<'l> {
     }
 }
 
-/// Goes through the table; false: not all of it could be read.
-pub(crate) fn read(mut see: impl FnMut(&Mount<'_>)) -> bool {
+/// Room for lines, which is too large for some stacks.
+struct Room {
+    taken: AtomicBool,
+    bytes: UnsafeCell<[u8; LINE_BYTES_MAX]>,
+}
+
+// SAFETY: `bytes` is used by the one who has set `taken`.
+unsafe impl Sync for Room {}
+
+static ROOM: Room =
+    Room { taken: AtomicBool::new(false), bytes: UnsafeCell::new([0; LINE_BYTES_MAX]) };
+
+/// Goes through the table; false: not all of it could be read, or somebody else is reading it.
+pub(crate) fn read(see: impl FnMut(&Mount<'_>)) -> bool {
+    if ROOM.taken.swap(true, Acquire) {
+        return false;
+    }
+    // SAFETY: see `Sync`.
+    let whole = read_by(unsafe { &mut *ROOM.bytes.get() }, see);
+    ROOM.taken.store(false, Release);
+    whole
+}
+
+fn read_by(room: &mut [u8], mut see: impl FnMut(&Mount<'_>)) -> bool {
     let Some(table) = open() else { return false };
-    let mut room = [0; LINE_BYTES_MAX];
     let mut held = 0;
     while let Ok(len) = rustix::io::read(&table, &mut room[held..]) {
         held += len;
@@ -83,38 +107,54 @@ fn open() -> Option<std::os::fd::OwnedFd> {
     rustix::fs::open(c"/proc/thread-self/mountinfo", flags, Mode::empty()).ok()
 }
 
-/// What is known of the table: whether it is plain, and that nobody is finding out.
+/// What is known of the table.
 static STATE: AtomicU32 = AtomicU32::new(UNKNOWN);
 const UNKNOWN: u32 = 0;
 const LOOKING: u32 = 1;
-const PLAIN: u32 = 2;
-const NOT_PLAIN: u32 = 3;
+const KNOWN: u32 = 2;
 
 /// The table, to be polled.
 static TABLE: AtomicI32 = AtomicI32::new(-1);
 static TABLE_INODE: AtomicU64 = AtomicU64::new(0);
-/// Numbers of dfuse's mounts in it; 0: none.
-static NUMBERS: [AtomicU64; MOUNTS_MAX] = [const { AtomicU64::new(0) }; MOUNTS_MAX];
 
-/// Invariant 1, at this moment, for a name in the mount of this number.
-pub(crate) fn are_plain(mount: u64) -> bool {
+/// A mount of dfuse in it.
+struct Seen {
+    /// 0: none.
+    number: AtomicU64,
+    device: AtomicU64,
+    /// It may be written to, and nothing is mounted on a name in it.
+    is_plain: AtomicBool,
+}
+
+static SEEN: [Seen; MOUNTS_MAX] = [const {
+    Seen { number: AtomicU64::new(0), device: AtomicU64::new(0), is_plain: AtomicBool::new(false) }
+}; MOUNTS_MAX];
+
+fn seen(number: u64) -> Option<&'static Seen> {
+    SEEN.iter().find(|seen| seen.number.load(Relaxed) == number)
+}
+
+/// Invariant 1, at this moment, for names in the mount of this number, of this device.
+pub(crate) fn are_plain(mount: u64, device: u64) -> bool {
     let state = STATE.load(Acquire);
-    let is_known = || NUMBERS.iter().any(|number| number.load(Relaxed) == mount);
     if state == LOOKING {
         return false;
     }
-    if state != UNKNOWN && is_known() && !has_changed() {
-        return state == PLAIN;
+    if state == UNKNOWN || seen(mount).is_none() || has_changed() {
+        if STATE.compare_exchange(state, LOOKING, AcqRel, Relaxed).is_err() {
+            return false;
+        }
+        if seen(mount).is_none() {
+            close();
+        }
+        let known = look();
+        STATE.store(if known { KNOWN } else { UNKNOWN }, Release);
+        if !known {
+            return false;
+        }
     }
-    if STATE.compare_exchange(state, LOOKING, AcqRel, Relaxed).is_err() {
-        return false;
-    }
-    if !is_known() {
-        close();
-    }
-    let plain = look();
-    STATE.store(if plain { PLAIN } else { NOT_PLAIN }, Release);
-    plain && is_known()
+    let mut all = SEEN.iter().filter(|seen| seen.device.load(Relaxed) == device);
+    seen(mount).is_some() && all.all(|seen| seen.is_plain.load(Relaxed))
 }
 
 /// In a child: the table is its parent's.
@@ -144,7 +184,7 @@ fn has_changed() -> bool {
     poll(&mut polled, Some(&now)) != Ok(0)
 }
 
-/// Reads the table. A change from now on is seen by `has_changed`, which counts from when the table was opened.
+/// Reads the table; false: not all of it. A change from now on is seen by `has_changed`, which counts from when the table was opened.
 fn look() -> bool {
     if table().is_none() {
         let Some(opened) = open().and_then(doors::aside) else { return false };
@@ -152,21 +192,30 @@ fn look() -> bool {
         TABLE_INODE.store(inode, Relaxed);
         TABLE.store(opened.into_raw_fd(), Relaxed);
     }
-    NUMBERS.iter().for_each(|number| number.store(0, Relaxed));
-    let (mut count, mut plain) = (0, true);
+    for seen in &SEEN {
+        seen.number.store(0, Relaxed);
+        seen.device.store(0, Relaxed);
+    }
+    let mut places = SEEN.iter();
+    let mut room = true;
     let whole = read(|mount| {
         if !mount.is_dfuse {
             return;
         }
-        plain &= !mount.read_only;
-        match NUMBERS.get(count) {
-            Some(number) => number.store(mount.number, Relaxed),
-            None => plain = false,
-        }
-        count += 1;
+        let Some(seen) = places.next() else {
+            room = false;
+            return;
+        };
+        seen.number.store(mount.number, Relaxed);
+        seen.device.store(mount.device, Relaxed);
+        seen.is_plain.store(!mount.read_only, Relaxed);
     });
-    let is_mine = |number: u64| NUMBERS.iter().any(|mine| mine.load(Relaxed) == number);
-    whole && plain && read(|mount| plain &= !is_mine(mount.parent)) && plain
+    let above = |mount: &Mount<'_>| {
+        if let Some(seen) = seen(mount.parent) {
+            seen.is_plain.store(false, Relaxed);
+        }
+    };
+    whole && room && read(above)
 }
 
 #[cfg(test)]

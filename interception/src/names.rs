@@ -8,7 +8,6 @@
 //! 2. A thread that is not whom dfuse knows the process as goes through the kernel.
 
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
@@ -18,10 +17,9 @@ use daos_types::door::{Answer, Token};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 use crate::doors::{self, Again};
+use crate::text::Text;
 use crate::{Outcome, fds, mounts, report};
 
-/// Longest path that is looked at, with its NUL.
-const PATH_BYTES_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 255;
 /// Calls in a directory that go through the kernel first: to enter it costs as much as one.
 const PATIENCE: u32 = 3;
@@ -162,7 +160,7 @@ fn enter(parent: &Parent<'_>, door: usize) -> Option<()> {
     let token = Token::decode(&random[..len])?;
     let name = CStr::from_bytes_with_nul(const { &with_nul(XATTR) }).ok()?;
     let create = rustix::fs::XattrFlags::CREATE;
-    let mut path = Path::new();
+    let mut path = Text::new();
     parent.to_be_opened(&mut path)?;
     match rustix::fs::setxattr(path.c_str()?, name, &token.encode(), create) {
         Err(rustix::io::Errno::ALREADY) => {}
@@ -185,49 +183,6 @@ const fn with_nul(text: &[u8]) -> [u8; XATTR.len() + 1] {
     bytes
 }
 
-/// A path with its NUL.
-struct Path {
-    bytes: [MaybeUninit<u8>; PATH_BYTES_MAX],
-    len: usize,
-}
-
-impl Path {
-    fn new() -> Self {
-        Self { bytes: [MaybeUninit::uninit(); PATH_BYTES_MAX], len: 0 }
-    }
-
-    fn push(&mut self, more: &[u8]) -> Option<()> {
-        let room = self.bytes.get_mut(self.len..self.len + more.len())?;
-        for (to, from) in room.iter_mut().zip(more) {
-            to.write(*from);
-        }
-        self.len += more.len();
-        Some(())
-    }
-
-    fn push_number(&mut self, number: u32) -> Option<()> {
-        let mut digits = [0; 10];
-        let (mut at, mut left) = (digits.len(), number);
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (left % 10) as u8;
-            left /= 10;
-            if left == 0 {
-                return self.push(&digits[at..]);
-            }
-        }
-    }
-
-    #[allow(unsafe_code)]
-    fn c_str(&mut self) -> Option<&CStr> {
-        self.push(&[0])?;
-        self.len -= 1;
-        // SAFETY: that many bytes were written by `push`.
-        let bytes = unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.len + 1) };
-        CStr::from_bytes_until_nul(bytes).ok()
-    }
-}
-
 /// The directory of a path, and its last name.
 struct Parent<'p> {
     dir: BorrowedFd<'p>,
@@ -242,16 +197,16 @@ struct Parent<'p> {
 
 impl<'p> Parent<'p> {
     /// `None`: the kernel is to find it, or this thread may not change it.
-    fn find(dir: i32, path: &'p CStr) -> Option<Self> {
+    fn find(dir: i32, path: &'p Text) -> Option<Self> {
         fds::are_ours().then_some(())?;
         let dir = borrow(dir)?;
-        let bytes = path.to_bytes();
+        let bytes = path.written();
         let slash = bytes.iter().rposition(|byte| *byte == b'/');
         let (path, name) = bytes.split_at(slash.map_or(0, |slash| slash + 1));
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name == b"." || name == b".." {
             return None;
         }
-        let mut room = Path::new();
+        let mut room = Text::new();
         room.push(path)?;
         let c_path = room.c_str()?;
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
@@ -264,7 +219,7 @@ impl<'p> Parent<'p> {
     }
 
     /// A path by which a call without a directory's descriptor finds it.
-    fn to_be_opened(&self, path: &mut Path) -> Option<()> {
+    fn to_be_opened(&self, path: &mut Text) -> Option<()> {
         let absolute = self.path.first() == Some(&b'/');
         if !absolute && self.dir.as_raw_fd() != rustix::fs::CWD.as_raw_fd() {
             path.push(PROC_FDS)?;
@@ -272,7 +227,7 @@ impl<'p> Parent<'p> {
             path.push(b"/")?;
         }
         path.push(self.path)?;
-        if path.len == 0 { path.push(b".") } else { Some(()) }
+        if path.is_empty() { path.push(b".") } else { Some(()) }
     }
 
     fn named(&self) -> Name {
@@ -302,7 +257,7 @@ fn change(
         slot.put_data(0, first);
         slot.put_data(first.len(), second);
     };
-    let plain = parents.iter().all(|parent| mounts::are_plain(parent.mount));
+    let plain = parents.iter().all(|parent| mounts::are_plain(parent.mount, parent.device));
     let door = doors::door_of(parents[0].device);
     let Some(door) = door.filter(|door| plain && doors::is_same_user(*door)) else {
         return Outcome::Bypass(None);
@@ -337,11 +292,11 @@ fn row(what: What) -> usize {
     }
 }
 
-pub(crate) fn unlink(dir: i32, path: &CStr, directory: bool) -> Outcome {
+pub(crate) fn unlink(dir: i32, path: &Text, directory: bool) -> Outcome {
     try_unlink(dir, path, directory).unwrap_or(Outcome::Bypass(None))
 }
 
-fn try_unlink(dir: i32, path: &CStr, directory: bool) -> Option<Outcome> {
+fn try_unlink(dir: i32, path: &Text, directory: bool) -> Option<Outcome> {
     let parent = Parent::find(dir, path)?;
     let entered = entered(&parent)?;
     let what = if directory { What::Rmdir } else { What::Unlink };
@@ -349,11 +304,11 @@ fn try_unlink(dir: i32, path: &CStr, directory: bool) -> Option<Outcome> {
     Some(change([&parent; 2], [entered; 2], asked, b""))
 }
 
-pub(crate) fn mkdir(dir: i32, path: &CStr, mode: u32) -> Outcome {
+pub(crate) fn mkdir(dir: i32, path: &Text, mode: u32) -> Outcome {
     try_mkdir(dir, path, mode).unwrap_or(Outcome::Bypass(None))
 }
 
-fn try_mkdir(dir: i32, path: &CStr, mode: u32) -> Option<Outcome> {
+fn try_mkdir(dir: i32, path: &Text, mode: u32) -> Option<Outcome> {
     let parent = Parent::find(dir, path)?;
     let entered = entered(&parent)?;
     let umask = umask()?;
@@ -362,14 +317,14 @@ fn try_mkdir(dir: i32, path: &CStr, mode: u32) -> Option<Outcome> {
     Some(change([&parent; 2], [entered; 2], asked, b""))
 }
 
-pub(crate) fn symlink(target: &CStr, dir: i32, path: &CStr) -> Outcome {
+pub(crate) fn symlink(target: &Text, dir: i32, path: &Text) -> Outcome {
     try_symlink(target, dir, path).unwrap_or(Outcome::Bypass(None))
 }
 
-fn try_symlink(target: &CStr, dir: i32, path: &CStr) -> Option<Outcome> {
+fn try_symlink(target: &Text, dir: i32, path: &Text) -> Option<Outcome> {
     let parent = Parent::find(dir, path)?;
     let entered = entered(&parent)?;
-    let target = target.to_bytes();
+    let target = target.written();
     if target.is_empty() || target.len() > daos_types::door::names::NAME_BYTES_MAX {
         return None;
     }
@@ -378,13 +333,13 @@ fn try_symlink(target: &CStr, dir: i32, path: &CStr) -> Option<Outcome> {
     Some(change([&parent; 2], [entered; 2], asked, target))
 }
 
-pub(crate) fn link(dir: i32, path: &CStr, to_dir: i32, to_path: &CStr, flags: i32) -> Outcome {
+pub(crate) fn link(dir: i32, path: &Text, to_dir: i32, to_path: &Text, flags: i32) -> Outcome {
     try_link((dir, path), (to_dir, to_path), flags).unwrap_or(Outcome::Bypass(None))
 }
 
 fn try_link(
-    (dir, path): (i32, &CStr),
-    (to_dir, to_path): (i32, &CStr),
+    (dir, path): (i32, &Text),
+    (to_dir, to_path): (i32, &Text),
     flags: i32,
 ) -> Option<Outcome> {
     // The door links files only, so it is the same whether a symlink would be followed.
@@ -397,13 +352,13 @@ fn try_link(
     Some(change([&at, &to], [at_entered, to_entered], asked, to.name))
 }
 
-pub(crate) fn rename(dir: i32, path: &CStr, to_dir: i32, to_path: &CStr, flags: u32) -> Outcome {
+pub(crate) fn rename(dir: i32, path: &Text, to_dir: i32, to_path: &Text, flags: u32) -> Outcome {
     try_rename((dir, path), (to_dir, to_path), flags).unwrap_or(Outcome::Bypass(None))
 }
 
 fn try_rename(
-    (dir, path): (i32, &CStr),
-    (to_dir, to_path): (i32, &CStr),
+    (dir, path): (i32, &Text),
+    (to_dir, to_path): (i32, &Text),
     flags: u32,
 ) -> Option<Outcome> {
     let no_replace = flags & libc::RENAME_NOREPLACE != 0;

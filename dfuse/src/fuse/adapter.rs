@@ -178,10 +178,10 @@ impl<F: Filesystem> View<F> {
         }
     }
 
-    /// The kernel is to ask for attributes again.
-    fn tell(&self, ino: Ino) {
-        if let Some(given) = &self.given {
-            given.tell(ino);
+    /// The kernel is to ask for attributes again, of an inode that this call holds there.
+    fn tell(&self, reply: &Reply, ino: Ino) {
+        if self.given.is_some() {
+            reply.tell(self.nodes, ino);
         }
     }
 
@@ -274,7 +274,7 @@ impl<F: Filesystem> Adapter<F> {
         call: impl Future<Output = Result<()>> + Send + 'static,
     ) {
         self.run(reply, call, move |view, reply, ()| {
-            view.tell(ino);
+            view.tell(&reply, ino);
             reply.ok();
         });
     }
@@ -426,7 +426,7 @@ impl<F: Filesystem> Adapter<F> {
                 let call = async move { fs.rename(ino, &name, to, &to_name, flags).await };
                 self.run(reply, self.changing_both((ino, to), by, call), |view, reply, moved| {
                     // Its ctime is a new one, against which the kernel does not guard itself either.
-                    moved.inodes.into_iter().flatten().for_each(|moved| view.tell(moved));
+                    moved.inodes.into_iter().flatten().for_each(|moved| view.tell(&reply, moved));
                     reply.ok();
                 });
             }
@@ -753,6 +753,8 @@ fn changes(asked: &abi::SetAttrIn) -> SetAttr {
 mod tests {
     use super::*;
 
+    use std::io::{Read as _, Seek as _, SeekFrom};
+
     use futures_lite::future::block_on;
 
     use crate::containers::tests::two_containers;
@@ -777,8 +779,8 @@ mod tests {
         call: impl FnOnce(&Adapter<Namespace>, Reply),
     ) -> Vec<Notice> {
         let adapter = Adapter::new(namespace.clone(), Executor::new(8), true, None);
-        let nowhere = std::fs::File::options().write(true).open("/dev/null").unwrap();
-        let device = Arc::new(Device::from(std::os::fd::OwnedFd::from(nowhere)));
+        let written = rustix::fs::memfd_create(c"device", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let device = Arc::new(Device::from(written.try_clone().unwrap()));
         let mut told = Vec::new();
         std::thread::scope(|scope| {
             scope.spawn(|| namespace.notices.serve(|notice| told.push(notice.clone())));
@@ -789,6 +791,19 @@ mod tests {
             assert!(namespace.notices.delivered(Duration::from_secs(20)));
             namespace.notices.close();
         });
+        let (mut file, mut written) = (std::fs::File::from(written), Vec::new());
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut written).unwrap();
+        let mut rest = &written[..];
+        while let Some((header, _)) = rest.split_first_chunk::<16>() {
+            let number = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
+            if number(4) as i32 == abi::notify::INVAL_INODE {
+                told.push(Notice::Attributes(Ino(u64::from_ne_bytes(
+                    rest[16..24].try_into().unwrap(),
+                ))));
+            }
+            rest = &rest[number(0) as usize..];
+        }
         told
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use dfs::{Attr, Entry, Error, Ino, Kind, Space, Time};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::abi;
 use super::channel::Device;
+use super::{abi, notify};
+use crate::notices::Notice;
 
 /// What is owed to one request. Dropped without an answer it answers with an I/O error, so that no program waits for ever.
 #[derive(Debug)]
@@ -21,6 +22,12 @@ pub struct Reply {
 impl Reply {
     pub fn new(device: Arc<Device>, unique: u64) -> Self {
         Self { device, unique, owed: true }
+    }
+
+    /// Before the answer: the kernel is to ask for attributes again, of an inode that the call holds there, so that this waits for nothing
+    /// (`notices.rs`). A notice after the answer could meet the next question, whose answer the kernel would not take in then.
+    pub fn tell(&self, nodes: Nodes, ino: Ino) {
+        let _known = notify::send(&self.device, nodes, &Notice::Attributes(ino));
     }
 
     pub fn ok(self) {

@@ -121,7 +121,7 @@ impl Calls for Inside {
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
-        wait(self.dfs.unlink(self.folder, name.as_bytes()))
+        wait(self.dfs.unlink(self.folder, name.as_bytes())).map(|_gone| ())
     }
 
     fn mkdir(&self, name: &str) -> io::Result<()> {
@@ -131,6 +131,6 @@ impl Calls for Inside {
     }
 
     fn rmdir(&self, name: &str) -> io::Result<()> {
-        wait(self.dfs.rmdir(self.folder, name.as_bytes()))
+        wait(self.dfs.rmdir(self.folder, name.as_bytes())).map(|_gone| ())
     }
 }
