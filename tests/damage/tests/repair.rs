@@ -108,16 +108,26 @@ fn a_sound_store_is_not_changed() {
 
 #[test]
 fn one_flipped_bit_of_any_bucket_is_undone() {
-    sim::run(4, |handle| async move {
+    one_flipped_bit_is_undone(4, |filled| &filled.stopped);
+}
+
+#[test]
+fn one_flipped_bit_of_any_bucket_of_a_killed_store_is_undone() {
+    one_flipped_bit_is_undone(8, |filled| &filled.later);
+}
+
+fn one_flipped_bit_is_undone(seed: u64, which: fn(&Filled) -> &Rc<MemDevice>) {
+    sim::run(seed, move |handle| async move {
         let filled = filled(&handle).await;
-        let all = regions(&filled.stopped, SPACE_AT).await;
+        let whole = which(&filled);
+        let all = regions(whole, SPACE_AT).await;
         let mut random = Random::from_seed(5);
         let buckets: Vec<_> = all
             .iter()
             .filter(|(region, _, _)| matches!(region, Region::Bucket | Region::Fixed))
             .collect();
         for (_, address, bytes) in buckets.iter().step_by(3) {
-            let disk = filled.stopped.copy();
+            let disk = whole.copy();
             let at = address + random.below(*bytes);
             flip(&disk, at, 1 << random.below(8)).await;
             let context = format!("bucket at {address}, byte {at}");
@@ -134,12 +144,22 @@ fn one_flipped_bit_of_any_bucket_is_undone() {
 
 #[test]
 fn ruined_buckets_are_cut_out_and_the_rest_is_whole() {
-    sim::run(5, |handle| async move {
+    ruined_buckets_are_cut_out(5, |filled| &filled.stopped);
+}
+
+#[test]
+fn ruined_buckets_of_a_killed_store_are_cut_out_and_the_rest_is_whole() {
+    ruined_buckets_are_cut_out(9, |filled| &filled.later);
+}
+
+fn ruined_buckets_are_cut_out(seed: u64, which: fn(&Filled) -> &Rc<MemDevice>) {
+    sim::run(seed, move |handle| async move {
         let filled = filled(&handle).await;
-        let all = regions(&filled.stopped, SPACE_AT).await;
+        let whole = which(&filled);
+        let all = regions(whole, SPACE_AT).await;
         let mut mended = 0;
         for (_, address, _) in all.iter().filter(|(region, _, _)| *region == Region::Bucket) {
-            let disk = filled.stopped.copy();
+            let disk = whole.copy();
             ruin(&disk, *address).await;
             let context = format!("ruined bucket at {address}");
             mended += u32::from(mends(&handle, &filled, &disk, &context).await);
@@ -179,5 +199,42 @@ fn power_may_go_at_any_write_of_a_repair() {
             }
         }
         assert!(cut > 10);
+    });
+}
+
+/// What replay had to do without is damage for good: were the bucket to read as it was before the log, it would lack what the
+/// log had for it.
+#[test]
+fn a_bucket_that_replay_gave_up_never_comes_back_as_it_was() {
+    sim::run(10, |handle| async move {
+        let filled = filled(&handle).await;
+        let all = regions(&filled.later, SPACE_AT).await;
+        let mut given_up = 0;
+        for (_, address, _) in all.iter().filter(|(region, _, _)| *region == Region::Bucket) {
+            let disk = filled.later.copy();
+            ruin(&disk, *address).await;
+            let context = format!("ruined bucket at {address}");
+            let read_only = Machine::open(disk.clone(), &handle, true).await.unwrap();
+            if let Ok(dfs) = read_only.mount().await {
+                look(&dfs, &filled.tree, &context).await;
+            }
+            let machine = Machine::open(disk.clone(), &handle, false).await.unwrap();
+            machine.vos.stop().await.unwrap();
+            // What was misread is read well again.
+            ruin(&disk, *address).await;
+            let Ok(machine) = Machine::open(disk.clone(), &handle, false).await else {
+                given_up += 1;
+                continue;
+            };
+            match machine.mount().await {
+                Ok(dfs) => {
+                    let seen = look(&dfs, &filled.tree, &context).await;
+                    given_up += u32::from(!seen.damaged.is_empty());
+                }
+                Err(error) => assert!(error.is_damage(), "{context}: {error}"),
+            }
+        }
+        println!("{given_up} given up");
+        assert!(given_up > 5);
     });
 }

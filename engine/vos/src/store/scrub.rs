@@ -126,7 +126,11 @@ impl Store {
         // Not through `read_bucket`: that puts right what it can.
         let inner = &self.inner;
         let image = inner.read_home(bucket).await?;
-        let Err(not) = bucket::verify(&image, inner.id, bucket) else { return Ok(None) };
+        let verified = bucket::verify(&image, inner.id, bucket).map(drop);
+        let Err(not) = inner.unusable.borrow().get(&bucket).map_or(verified, |not| Err(*not))
+        else {
+            return Ok(None);
+        };
         if inner.repairs.borrow().contains_key(&bucket) {
             return Ok(None);
         }
