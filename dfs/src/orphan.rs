@@ -43,18 +43,47 @@ impl Dfs {
         Ok(())
     }
 
-    /// Reclaims what other mounts left, and what nobody has open at this one.
+    /// Reclaims what other mounts left, and what nobody has open at this one. What damage keeps from being reclaimed waits, by name,
+    /// until it is mended: space is no reason to mount nothing.
     pub(crate) async fn reclaim_orphans(&self) -> Result<()> {
         let mut listing =
             Dkeys::of(&self.container, keys::ORPHANS_OID, &[keys::INODE]).by(BATCH as u32);
-        while let Some(orphans) = listing.next().await? {
-            let mut change = Change::new();
-            for orphan in &orphans {
-                self.reclaim_listed(&mut change, orphan)?;
+        loop {
+            let orphans = match listing.next().await {
+                Ok(Some(orphans)) => orphans,
+                Ok(None) => return Ok(()),
+                Err(error) if error.is_damage() => {
+                    tracing::error!(%error, "orphans behind this are not reclaimed");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            match self.reclaim_all(&orphans).await {
+                Err(error) if error.is_damage() => {}
+                done => {
+                    done?;
+                    continue;
+                }
             }
-            change.commit(&self.container).await?;
+            for orphan in &orphans {
+                match self.reclaim_all(std::slice::from_ref(orphan)).await {
+                    Err(error) if error.is_damage() => {
+                        let ino = keys::orphan_of(&orphan.dkey).map(|(_, ino)| ino.to_string());
+                        let ino = ino.unwrap_or_else(|| format!("{:?}", orphan.dkey));
+                        tracing::error!(ino, %error, "an orphan is not reclaimed");
+                    }
+                    done => done?,
+                }
+            }
         }
-        Ok(())
+    }
+
+    async fn reclaim_all(&self, orphans: &[ListedDkey]) -> Result<()> {
+        let mut change = Change::new();
+        for orphan in orphans {
+            self.reclaim_listed(&mut change, orphan)?;
+        }
+        change.commit(&self.container).await.map(drop)
     }
 
     fn reclaim_listed(&self, change: &mut Change, orphan: &ListedDkey) -> Result<()> {

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use daos_client::Client;
 use daos_media::MemDevice;
 use daos_sim::machine::new_disk;
 use daos_sim::tree::{Tree, tree};
-use daos_types::{Epoch, TargetId};
-use daos_vos::{OpenOptions, Store, Sync, Vos, VosOptions};
+use daos_types::Epoch;
 use daos_xstream::Handle;
-use dfs::{Caller, Dfs, Handle as File, Ino, MountOptions, XattrSet};
+use dfs::{Caller, Dfs, Handle as File, Ino, Kind, MountOptions, SetAttr, XattrSet};
+
+use crate::Machine;
 
 const USER: Caller = Caller::new(0, 0);
 /// Small files beside the others: so many that the object table has several leaves.
@@ -22,6 +22,8 @@ pub struct Filled {
     pub stopped: Rc<MemDevice>,
     /// Of one whose process was killed: most of it is in the log only.
     pub killed: Rc<MemDevice>,
+    /// Of one that was stopped, opened again and killed: buckets are home, and the log changes most of them.
+    pub later: Rc<MemDevice>,
     pub tree: Tree,
     /// What a snapshot of an earlier moment holds.
     pub snapshot: (Epoch, Tree),
@@ -29,15 +31,7 @@ pub struct Filled {
 
 pub async fn filled(handle: &Handle) -> Filled {
     let disk = new_disk(handle).await;
-    let options = OpenOptions {
-        target: TargetId(0),
-        memory_buckets: 256,
-        sync: Sync::Posix,
-        read_only: false,
-    };
-    let store = Store::open(disk.clone(), handle.clone(), options).await.expect("the store opens");
-    let vos = Vos::open(store, handle.clone(), VosOptions::default()).await.expect("a new store");
-    let client = Client::new(vec![daos_server::serve_local(handle, vos.clone())]);
+    let Machine { vos, client } = Machine::open(disk.clone(), handle, false).await.expect("opens");
     let pool = client.pool_or_create("default").await.expect("a pool");
     let container = pool.container_or_create("home").await.expect("a container");
     let dfs = Dfs::mount(container.clone(), MountOptions::default()).await.expect("a filesystem");
@@ -50,7 +44,35 @@ pub async fn filled(handle: &Handle) -> Filled {
     let killed = disk.copy();
     dfs.unmount().await.expect("it unmounts");
     vos.stop().await.expect("it stops");
-    Filled { stopped: disk.copy(), killed, tree: now, snapshot: (snapshot.epoch, before) }
+    let stopped = disk.copy();
+    let machine = Machine::open(disk.clone(), handle, false).await.expect("opens");
+    let container = machine.container().await.expect("made above");
+    let dfs = Dfs::mount(container, MountOptions::default()).await.expect("a filesystem");
+    touch(&dfs, &now).await;
+    dfs.sync().await.expect("it is stable");
+    let later = disk.copy();
+    Filled { stopped, killed, later, tree: now, snapshot: (snapshot.epoch, before) }
+}
+
+/// Writes all over the store what is there.
+async fn touch(dfs: &Dfs, tree: &Tree) {
+    for (path, node) in tree.iter().step_by(3) {
+        let mut ino = dfs.root();
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            ino = dfs.lookup(ino, name.as_bytes()).await.expect("it is there").attr.ino;
+        }
+        let mode = SetAttr { mode: Some(node.mode), ..SetAttr::default() };
+        dfs.setattr(ino, mode).await.expect("set");
+        if node.kind == Kind::File && !node.content.is_empty() {
+            write(dfs, ino, 0, node.content.clone()).await;
+        }
+    }
+    let many = dfs.lookup(dfs.root(), b"many").await.expect("made above").attr.ino;
+    for n in 0..100 {
+        let name = format!("file{:04}x", n * 7);
+        file(dfs, many, &name, bytes(100, n)).await;
+        dfs.unlink(many, name.as_bytes()).await.expect("just made");
+    }
 }
 
 async fn file(dfs: &Dfs, parent: Ino, name: &str, bytes: Vec<u8>) -> Ino {

@@ -114,17 +114,28 @@ fn named(found: &[Finding], place: Place, address: std::ops::Range<u64>) -> bool
     })
 }
 
-fn run(stopped: bool, wanted: &'static [(Region, usize)], verify: fn(&Outcome, Region, u64, &str)) {
+/// How the store came to its end.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Stopped,
+    Killed,
+    /// Stopped, opened again and killed.
+    KilledLater,
+}
+
+fn run(end: End, wanted: &'static [(Region, usize)], verify: fn(&Outcome, Region, u64, &str)) {
     sim::run(7, move |handle| async move {
         let filled = filled(&handle).await;
-        let disk: Rc<MemDevice> =
-            if stopped { filled.stopped.clone() } else { filled.killed.clone() };
+        let disk: Rc<MemDevice> = match end {
+            End::Stopped => filled.stopped.clone(),
+            End::Killed => filled.killed.clone(),
+            End::KilledLater => filled.later.clone(),
+        };
         let mut random = Random::from_seed(11);
         let regions = regions(&disk, SPACE_AT).await;
         let mut tried: BTreeMap<Region, (u32, u32)> = BTreeMap::new();
         for (region, bit) in bits(&mut random, &regions, wanted) {
-            let context =
-                format!("stopped {stopped}, {region:?}, byte {}, bit {}", bit / 8, bit % 8);
+            let context = format!("{end:?}, {region:?}, byte {}, bit {}", bit / 8, bit % 8);
             let count = tried.entry(region).or_default();
             count.0 += 1;
             let Some(outcome) = try_bit(&handle, &disk, &filled, bit, &context).await else {
@@ -146,7 +157,7 @@ fn what_holds_no_data_costs_nothing() {
         (Region::Wal, 10),
         (Region::Fixed, 16),
     ];
-    run(true, wanted, |outcome, region, address, context| {
+    run(End::Stopped, wanted, |outcome, region, address, context| {
         assert!(outcome.newest.damaged.is_empty(), "{context}: {:?}", outcome.newest.damaged);
         assert!(outcome.snapshot.damaged.is_empty(), "{context}: {:?}", outcome.snapshot.damaged);
         assert!(outcome.newest.right > FILES * 9 / 10);
@@ -174,7 +185,7 @@ fn what_holds_no_data_costs_nothing() {
 #[test]
 fn the_log_of_a_killed_store_is_read_as_it_was_written() {
     run(
-        false,
+        End::Killed,
         &[(Region::Wal, 60), (Region::Header, 10), (Region::Strip, 5)],
         |outcome, region, _, context| {
             assert!(outcome.newest.damaged.is_empty(), "{context}: {:?}", outcome.newest.damaged);
@@ -193,7 +204,7 @@ fn the_log_of_a_killed_store_is_read_as_it_was_written() {
 
 #[test]
 fn data_costs_the_file_that_it_is_in() {
-    run(true, &[(Region::Data, 60)], |outcome, _, address, context| {
+    run(End::Stopped, &[(Region::Data, 60)], |outcome, _, address, context| {
         let (newest, snapshot) = (&outcome.newest.damaged, &outcome.snapshot.damaged);
         assert!(newest.len() <= 2 && snapshot.len() <= 2, "{context}: {newest:?} {snapshot:?}");
         let block = address - address % 4096;
@@ -217,12 +228,27 @@ fn data_costs_the_file_that_it_is_in() {
 
 #[test]
 fn a_bucket_costs_what_it_holds() {
-    run(true, &[(Region::Bucket, 80)], |outcome, _, address, context| {
+    run(End::Stopped, &[(Region::Bucket, 80)], |outcome, _, address, context| {
         let bucket = address - address % 16384;
         if outcome.allocated {
             assert!(named(&outcome.found, Place::Bucket, bucket..bucket + 1), "{context}");
         } else {
             assert!(outcome.newest.damaged.is_empty() && outcome.found.is_empty(), "{context}");
+        }
+    });
+}
+
+/// What the log changes is put right by its replay; all else costs what it holds.
+#[test]
+fn a_bucket_of_a_killed_store_costs_what_it_holds_or_nothing() {
+    let wanted = &[(Region::Bucket, 120), (Region::Fixed, 10)];
+    run(End::KilledLater, wanted, |outcome, region, address, context| {
+        let bucket = address - address % 16384;
+        if outcome.allocated {
+            assert!(named(&outcome.found, Place::Bucket, bucket..bucket + 1), "{context}");
+        }
+        if region == Region::Fixed || !outcome.allocated {
+            assert!(outcome.newest.damaged.is_empty(), "{context}: {:?}", outcome.newest.damaged);
         }
     });
 }

@@ -19,6 +19,23 @@ pub const VERSION: u32 = 1;
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 
 /// What can be asked. Pools and containers go by label or UUID.
+impl Ask {
+    /// Whether its answer takes as long as there is data, and no bound on it means anything.
+    pub(crate) fn may_take_long(&self) -> bool {
+        !matches!(
+            self,
+            Self::About
+                | Self::PoolList
+                | Self::PoolQuery { .. }
+                | Self::ContainerList { .. }
+                | Self::ContainerQuery { .. }
+                | Self::ContainerAttributes { .. }
+                | Self::SnapshotList { .. }
+                | Self::Stats
+        )
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", content = "arguments", rename_all = "kebab-case")]
 pub enum Ask {
@@ -252,12 +269,37 @@ pub struct Checked {
     pub buckets: u64,
     pub blocks: u64,
     pub findings: Vec<String>,
+    /// Those of them that are data.
+    pub data: Vec<CheckedData>,
+    /// What a repair has done, and what it could not do.
+    pub mended: Vec<String>,
+    pub unmended: Vec<String>,
+}
+
+/// Data that is damaged, and cannot be rebuilt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckedData {
+    /// Its place among the findings.
+    pub finding: usize,
+    /// The container's number.
+    pub container: u16,
+    /// `hi`, `lo`.
+    pub object: [u64; 2],
+    /// What is damaged where.
+    pub message: String,
 }
 
 impl From<CheckReport> for Checked {
     fn from(report: CheckReport) -> Self {
-        let CheckReport { objects, keys, extents, buckets, blocks, findings } = report;
-        Self { objects, keys, extents, buckets, blocks, findings }
+        let CheckReport { objects, keys, extents, buckets, blocks, findings, .. } = report;
+        let data = report.data.into_iter().map(|data| CheckedData {
+            finding: data.finding,
+            container: data.container.0,
+            object: [data.object.hi, data.object.lo],
+            message: data.damage.to_string(),
+        });
+        let (data, mended, unmended) = (data.collect(), report.mended, report.unmended);
+        Self { objects, keys, extents, buckets, blocks, findings, data, mended, unmended }
     }
 }
 

@@ -10,6 +10,8 @@ use super::bytes::{get_store, get_u32, get_u64, put_store, put_u32, put_u64};
 use crate::pages::{BUCKET_BYTES, BUCKET_HEADER_BYTES, BucketId, BucketKind};
 
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"dBKT");
+/// Of a bucket that was given up: more than one bit away, so that nothing puts it right.
+const GIVEN_UP: u32 = u32::from_le_bytes(*b"dBAD");
 
 const AT_CSUM: usize = 4;
 /// The checksum covers everything from here.
@@ -20,6 +22,7 @@ const AT_NUMBER: usize = 32;
 const AT_KIND: usize = 36;
 
 const _: () = assert!(AT_KIND < BUCKET_HEADER_BYTES);
+const _: () = assert!((MAGIC ^ GIVEN_UP).count_ones() > 1);
 
 /// What a bucket's header says, once it has been verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,11 @@ pub(super) fn seal(
     let csum = crc32c(&image[AT_COVERED..]);
     put_u32(image, AT_CSUM, csum.0);
     csum
+}
+
+/// Changes an image so that it is never again this bucket: it does not verify, and lacks changes besides.
+pub(super) fn give_up(image: &mut [u8]) {
+    put_u32(image, 0, GIVEN_UP);
 }
 
 /// Checks that `image` is this bucket of this store, unharmed.

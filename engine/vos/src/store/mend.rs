@@ -1,7 +1,7 @@
 //! One flipped bit in a structure that is verified on its own, put right in memory.
 //!
 //! Only where the store would be lost, or would seem older than it is, for a single bit: the log, the checkpoint header, the
-//! root and the segment table. These carry the store's id, their number and their kind, so that what is put right proves
+//! root, the segment table, and any bucket that the log has changes for. These carry the store's id, their number and their kind, so that what is put right proves
 //! itself; everything else stays damaged until a repair is asked for.
 //!
 //! All of them begin alike (FORMAT.md): magic number (4), checksum (4) of what follows.
@@ -57,17 +57,19 @@ impl Inner {
         }
     }
 
+    /// Whether this is the root or a bucket of the segment table.
+    pub(super) fn is_fixed(&self, bucket: BucketId) -> bool {
+        let state = self.state.borrow();
+        (state.space.table_bucket(0)..=state.space.root()).contains(&bucket)
+    }
+
     /// The root or a bucket of the segment table with one flipped bit put right: without them there is no store.
     pub(super) fn mend_fixed(
         &self,
         bucket: BucketId,
         image: &[u8],
     ) -> Option<(IoBuf, BucketHeader)> {
-        let fixed = {
-            let state = self.state.borrow();
-            state.space.table_bucket(0)..=state.space.root()
-        };
-        if !fixed.contains(&bucket) {
+        if !self.is_fixed(bucket) {
             return None;
         }
         let mut whole = IoBuf::copy_of(image);

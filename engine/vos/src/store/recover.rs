@@ -17,6 +17,10 @@
 //! 1. An operation is skipped when the bucket is formatted or freed later in what is applied: its place may hold anything by
 //!    now. Formatting starts from zeros, whatever is on the device.
 //! 2. No bucket is written back in the middle of a record.
+//! 3. A bucket that does not verify when an operation is to be applied to it is put right if one bit explains it, and written
+//!    home with what the log has for it. If not, it is given up *at home* before the log moves on: it lacks changes, so nothing
+//!    may ever take it for whole again but a format. The store opens, and what was in it is damage, as if it had been
+//!    damaged after a clean end. Only the root and the segment table stop the opening: without them there is no store.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -28,6 +32,7 @@ use daos_xstream::Handle;
 use smallvec::SmallVec;
 
 use super::arena::{Arena, IdMap, Pin};
+use super::bucket::{BucketHeader, NotABucket};
 use super::data::{Pending, decode_log};
 use super::header::{self, Header, SLOT_BYTES};
 use super::mend::{Mended, mend};
@@ -291,6 +296,8 @@ async fn recover(inner: &Rc<Inner>, header: Header) -> Result<()> {
         // Both slots are of this incarnation then: should one be damaged, what follows is found from the other.
         inner.checkpoint().await?;
         inner.checkpoint().await?;
+        // Their places say it from now on, until somebody formats them.
+        inner.unusable.borrow_mut().clear();
     }
     Ok(())
 }
@@ -647,9 +654,13 @@ async fn apply(inner: &Inner, lsn: Lsn, redo: &[u8], scan: &Scan) -> Result<()> 
             && pinned.iter().all(|(other, _)| *other != bucket)
             && !made_here()
         {
-            pinned.push((bucket, load_for_replay(inner, bucket).await?));
+            let loaded = load_for_replay(inner, bucket).await?;
+            pinned.extend(loaded.map(|pin| (bucket, pin)));
         }
     }
+    let unusable = inner.unusable.borrow();
+    operations.retain(|operation| !unusable.contains_key(&operation.bucket()));
+    drop(unusable);
     make_frames(inner, formatted).await?;
     let mut state = inner.state.borrow_mut();
     state.arena.begin_run();
@@ -689,22 +700,67 @@ fn apply_operation(arena: &mut Arena, lsn: Lsn, operation: &Redo<'_>) {
     arena.changed(index, lsn);
 }
 
-/// Makes a bucket resident and pins it.
-async fn load_for_replay(inner: &Inner, bucket: BucketId) -> Result<Pin> {
+/// Makes a bucket resident and pins it; `None`: it is unusable.
+async fn load_for_replay(inner: &Inner, bucket: BucketId) -> Result<Option<Pin>> {
     loop {
         {
             let mut state = inner.state.borrow_mut();
             state.arena.begin_run();
             if let Some(pin) = state.arena.pin(bucket) {
-                return Ok(pin);
+                return Ok(Some(pin));
             }
         }
+        if inner.unusable.borrow().contains_key(&bucket) {
+            return Ok(None);
+        }
         make_frames(inner, 1).await?;
-        let room = inner.state.borrow_mut().arena.begin_load();
-        assert!(room, "frames were made");
-        let (image, header) = inner.read_bucket(bucket).await?;
-        inner.state.borrow_mut().arena.loaded(bucket, header.kind, header.lsn, &image);
+        let Some((image, header, mended)) = read_for_replay(inner, bucket).await? else {
+            continue;
+        };
+        let mut state = inner.state.borrow_mut();
+        assert!(state.arena.begin_load(), "frames were made");
+        state.arena.loaded(bucket, header.kind, header.lsn, &image);
+        if mended {
+            // Home with it, whether or not an operation changes it.
+            let index = state.arena.find(bucket).expect("just loaded");
+            state.arena.changed(index, header.lsn);
+        }
     }
+}
+
+/// A bucket that operations are about to be applied to, and whether a flipped bit of it was put right. `None`: it is unusable
+/// (invariant 3).
+async fn read_for_replay(
+    inner: &Inner,
+    bucket: BucketId,
+) -> Result<Option<(IoBuf, BucketHeader, bool)>> {
+    let damage = match inner.read_bucket(bucket).await {
+        Ok((image, header)) => return Ok(Some((image, header, false))),
+        Err(Error::Damaged(damage)) if !inner.is_fixed(bucket) => damage,
+        Err(error) => return Err(error),
+    };
+    let mut image = inner.read_home(bucket).await?;
+    if mend(&mut image, bucket::MAGIC).is_some()
+        && let Ok(header) = bucket::verify(&image, inner.id, bucket)
+    {
+        tracing::warn!(%damage, "a flipped bit is put right");
+        inner.found_at_open(Place::Bucket, damage.address, damage.expected, damage.found);
+        return Ok(Some((image, header, true)));
+    }
+    tracing::error!(%damage, "what the log has for this bucket is lost with it");
+    if !inner.read_only {
+        bucket::give_up(&mut image);
+        let sector = IoBuf::copy_of(&image[..header::SECTOR_BYTES]).into_bytes();
+        let written = inner.device.write(sector, damage.address, How::Direct).await;
+        written.map_err(|error| Error::Device {
+            what: "a bucket that is given up",
+            address: damage.address,
+            kind: error.kind(),
+        })?;
+    }
+    let not = NotABucket { expected: damage.expected, found: damage.found };
+    inner.unusable.borrow_mut().insert(bucket, not);
+    Ok(None)
 }
 
 /// Writes buckets back until `count` frames could be had. A read-only store takes more memory instead.

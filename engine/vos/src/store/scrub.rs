@@ -126,7 +126,11 @@ impl Store {
         // Not through `read_bucket`: that puts right what it can.
         let inner = &self.inner;
         let image = inner.read_home(bucket).await?;
-        let Err(not) = bucket::verify(&image, inner.id, bucket) else { return Ok(None) };
+        let verified = bucket::verify(&image, inner.id, bucket).map(drop);
+        let Err(not) = inner.unusable.borrow().get(&bucket).map_or(verified, |not| Err(*not))
+        else {
+            return Ok(None);
+        };
         if inner.repairs.borrow().contains_key(&bucket) {
             return Ok(None);
         }
@@ -210,6 +214,19 @@ impl Store {
             kind: error.kind(),
         })?;
         inner.flush().await
+    }
+
+    /// What opening met and put right, which is home by now: nobody need be told again.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) async fn put_right_at_open(&self) -> Result<Vec<Damage>> {
+        if self.inner.found_at_open.borrow().is_empty() {
+            return Ok(Vec::new());
+        }
+        // Of everything that opening puts right there is a whole copy on the device after a checkpoint.
+        self.checkpoint().await?;
+        Ok(std::mem::take(&mut *self.inner.found_at_open.borrow_mut()))
     }
 
     /// The segment table and the root are written home again where they were put right.

@@ -71,6 +71,9 @@ pub(super) struct Inner {
     loading: RefCell<IdMap<BucketId, Rc<Load>>>,
     /// In a store opened read-only: whole images from the strip of buckets that are torn at home.
     pub(super) repairs: RefCell<IdMap<BucketId, (Bytes, bucket::BucketHeader)>>,
+    /// Buckets that replay needed and could not use: damage, whatever is read of them later. Of a store opened read-only
+    /// for as long as it is open; else until they are given up at home and the log has moved on.
+    pub(super) unusable: RefCell<IdMap<BucketId, bucket::NotABucket>>,
     /// Damage that opening met and could do without.
     pub(super) found_at_open: RefCell<Vec<Damage>>,
     /// Of the root and the segment table: what was put right in memory, and is to be written home again.
@@ -477,6 +480,7 @@ impl Inner {
             guards: RefCell::default(),
             loading: RefCell::default(),
             repairs: RefCell::default(),
+            unusable: RefCell::default(),
             found_at_open: RefCell::default(),
             mended: RefCell::default(),
             mending: Cell::new(0),
@@ -651,6 +655,9 @@ impl Inner {
         bucket: BucketId,
     ) -> Result<(IoBuf, bucket::BucketHeader)> {
         let address = bucket.byte_address();
+        if let Some(not) = self.unusable.borrow().get(&bucket) {
+            return Err(self.damage(Place::Bucket, address, not.expected, not.found));
+        }
         let image = self.read_home(bucket).await?;
         match bucket::verify(&image, self.id, bucket) {
             Ok(header) => Ok((image, header)),
