@@ -63,8 +63,8 @@ async fn step(dfs: &Dfs, random: &mut Random, open: &mut Vec<(Ino, Handle)>) {
             Ok((entry, opened)) => open.push((entry.attr.ino, opened.handle)),
             Err(error) => may_be(Err(error), "create"),
         },
-        4 => may_be(dfs.unlink(parent, name).await, "unlink"),
-        5 => may_be(dfs.rmdir(parent, name).await, "rmdir"),
+        4 => may_be(dfs.unlink(parent, name).await.map(|_gone| ()), "unlink"),
+        5 => may_be(dfs.rmdir(parent, name).await.map(|_gone| ()), "rmdir"),
         6 | 7 => {
             let (to, new_name) = (somewhere(dfs, random).await, random.name());
             let exchange = random.below(3) == 0;

@@ -120,11 +120,11 @@ pub async fn apply_below(dfs: &Dfs, top: Ino, step: &Step) -> Result<()> {
         }
         Step::Unlink(path) => {
             let (parent, name) = parent(path).await?;
-            dfs.unlink(parent, name).await
+            dfs.unlink(parent, name).await.map(|_gone| ())
         }
         Step::Rmdir(path) => {
             let (parent, name) = parent(path).await?;
-            dfs.rmdir(parent, name).await
+            dfs.rmdir(parent, name).await.map(|_gone| ())
         }
         Step::Rename(old, new, exchange) => {
             let (parent_of_old, old) = parent(old).await?;
