@@ -26,6 +26,7 @@ READY_AT, SERVER_AT, WORDS_AT, PAGE = 64, 128, 256, 4096
 SLOT_BYTES, BODY_LEN_AT, BODY_AT = 1024, 4, 64
 REQUESTED, WAITING = 2, 256
 ASK_BYTES = 32
+DATA_BYTES = 1 << 20
 
 
 class Attacker:
@@ -42,6 +43,7 @@ class Attacker:
         self.name = b"\0" + bytes(passed[32:32 + length])
         self.socket = self.memory = None
         self.tokens = 0
+        os.makedirs(self.path + ".d", exist_ok=True)
 
     def come(self):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -93,8 +95,11 @@ class Attacker:
         at = PAGE + slot * SLOT_BYTES
         token = self.token if chance.random() < 0.9 else (chance.getrandbits(64), chance.getrandbits(64))
         is_odd = self.is_wild and chance.random() < 0.02
-        kind = self.word() if is_odd else chance.choice([1, 2, 3])
-        body = struct.pack("<IIQQQ", kind, self.word(), chance.getrandbits(chance.choice([12, 30, 64])), *token)
+        if chance.random() < 0.4:
+            body = self.change(slot)
+        else:
+            kind = self.word() if is_odd else chance.choice([1, 2, 3])
+            body = struct.pack("<IIQQQ", kind, self.word(), chance.getrandbits(chance.choice([12, 30, 64])), *token)
         if is_odd:
             body += chance.randbytes(chance.randrange(900))
         self.put(at + BODY_AT, body)
@@ -102,6 +107,24 @@ class Attacker:
         self.put(at, struct.pack("<I", chance.choice([REQUESTED, REQUESTED | WAITING, REQUESTED, self.word()])))
         bits = 1 << slot if chance.random() < 0.8 else chance.getrandbits(64)
         self.put(READY_AT, struct.pack("<Q", bits))
+
+    def change(self, slot):
+        """A change of names: in its own directory, which it has entered, or in others', with names that may be none."""
+        chance = self.chance
+        directories = [os.stat(path).st_ino for path in (self.path + ".d", os.path.dirname(self.path), os.path.join(os.path.dirname(self.path), "victim"))]
+        names = [chance.choice([b"a", b"b", b"kept", b"..", b".", b"a/b", b"a\0b", b"x" * 255, b"x" * 300, b"../victim/kept", b""]) for _ in range(2)]
+        data = PAGE + -(-self.slots * SLOT_BYTES // PAGE) * PAGE + slot * DATA_BYTES
+        self.put(data, b"".join(names))
+        lengths = [len(name) if chance.random() < 0.95 else chance.getrandbits(16) for name in names]
+        if chance.random() < 0.1:
+            token = chance.randbytes(16)
+            try:
+                os.setxattr(self.path + ".d", "user.daosfs.door", token)
+            except OSError:
+                pass
+            return struct.pack("<IIIIHHI", 16, 0, 0, 0, 0, 0, 0) + token
+        where = [chance.choice(directories + [chance.getrandbits(64)] if chance.random() < 0.3 else directories[:1]) for _ in names]
+        return struct.pack("<IIIIHHIQQ", chance.randrange(17, 23), self.word(), self.word(), self.word(), *lengths, 0, *where)
 
     def garbage(self):
         """Bytes anywhere: heads of slots, words, the header, data."""
@@ -189,6 +212,10 @@ class Hostile:
         seed = int(os.environ.get("DAOS_TEST_SEED", random.randrange(1 << 32)))
         seconds = float(os.environ.get("DAOS_TEST_SECONDS", 3))
         pid, before, path = self.store.pid(), self.state(), self.tests.path()
+        victim = f"{self.store.mnt}/victim"
+        os.makedirs(victim, exist_ok=True)
+        with open(f"{victim}/kept", "w") as kept:
+            kept.write("kept")
         attackers = [[sys.executable, os.path.join(HERE, "hostile.py"), self.store.mnt, str(seed + number), str(seconds)] for number in range(4)]
         try:
             with Worker() as honest:
@@ -213,6 +240,11 @@ class Hostile:
                 need(rounds >= 20, f"it came only {rounds} times to something")
                 self.tests.used(calls, 2 * rounds)
                 need(text(path + "log") == "".join(f"{n:09}\n" for n in range(rounds)), "its log")
+            need(os.listdir(victim) == ["kept"] and text(f"{victim}/kept") == "kept", "a directory that nobody has entered was changed")
+            root = os.listdir(self.store.mnt)
+            need(not {"a", "b", "kept", "x" * 255} & set(root), f"the root was changed: {root}")
+            inside = {name for entry in root if entry.endswith(".d") and entry.startswith("hostile") for name in os.listdir(f"{self.store.mnt}/{entry}")}
+            need(all(set(name) <= {"x"} and len(name) <= 255 or name in {"a", "b", "kept"} for name in inside), f"names that are none: {inside}")
             need(os.path.exists(f"/proc/{pid}") and self.store.pid() == pid, "the daemon has died")
             need(all(attacker["steps"] > 50 and attacker["tokens"] for attacker in told), f"{told}")
             log = self.store.log()

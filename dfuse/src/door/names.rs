@@ -29,6 +29,9 @@ use crate::ops::Filesystem;
 /// Tokens that nobody has used yet; the oldest goes.
 const OFFERED_MAX: usize = 1024;
 
+/// Of a mode that mkdir(2) is given, as the kernel passes it on: set-gid is inherited, and never asked for.
+const MKDIR_BITS: u32 = 0o1777;
+
 /// What is known of names at the desk.
 #[derive(Default)]
 pub struct Names {
@@ -204,12 +207,13 @@ struct Asked {
 }
 
 impl Asked {
-    /// `None`: the client has not entered these directories, or names do not fit.
+    /// `None`: the client has not entered these directories, or these are no names.
     fn of(owed: &Owed, change: Change, root: Ino) -> Option<Self> {
         let (client, Change { what, thread, at, to }) = (&owed.client, change);
         let (len, to_len) = (usize::from(at.bytes), usize::from(to.bytes));
         let mut name = Bytes::from(client.server.data(owed.slot, 0, len + to_len));
-        if name.len() != len + to_len {
+        // Nothing of the kernel's has a NUL. Other things that a name must not have, dfs knows.
+        if name.len() != len + to_len || name.contains(&0) {
             return None;
         }
         let to_name = name.split_off(len);
@@ -277,6 +281,7 @@ async fn carry_out<F: Filesystem>(
         What::Rmdir => inodes.push(fs.rmdir(at, name).await?),
         What::Mkdir { mode, umask } => {
             let caller = Caller { uid: who.uid, gid: who.gid, umask };
+            let mode = mode & MKDIR_BITS;
             counted(fs, Box::pin(fs.mkdir(at, name, mode, caller))).await?;
         }
         What::Symlink => {
