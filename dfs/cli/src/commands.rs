@@ -11,7 +11,7 @@ use crate::entry;
 use crate::oclass::Of;
 use crate::output::{Answered, Text};
 use crate::status;
-use crate::store::Store;
+use crate::store::{Mended, Store};
 use crate::time::utc;
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -484,15 +484,27 @@ fn container(done: &str, answer: Answer) -> Result<Answered> {
 
 /// The store's checker, then the filesystems' own, which believes nothing of it.
 fn check(store: &mut Store, repair: bool) -> Result<Answered> {
-    let mended = if repair { store.repair()? } else { Vec::new() };
+    let Mended { done, undone } = match repair {
+        true => store.repair()?,
+        false => Mended { done: Vec::new(), undone: Vec::new() },
+    };
     let mut report = match store.ask(Ask::Check { repair: false })? {
         Answer::Checked(report) => report,
         other => return Err(unexpected(&other)),
     };
+    for data in &report.data {
+        // Whoever has the bytes elsewhere can put them back; nothing here has them.
+        let whose = store.whose_in_full(data.container, data.object)?;
+        report.findings[data.finding] = format!(
+            "{whose}: {}: these bytes cannot be rebuilt; restore the file, overwrite them, or remove it",
+            data.message
+        );
+    }
     let filesystems = store.check_filesystems()?;
-    let told = mended
-        .iter()
-        .fold(Text::default(), |text, what| text.and(Text::line(format!("mended: {what}"))));
+    let line =
+        |text: Text, how: &str, what: &String| text.and(Text::line(format!("{how}: {what}")));
+    let told = done.iter().fold(Text::default(), |text, what| line(text, "mended", what));
+    let told = undone.iter().fold(told, |text, what| line(text, "not mended", what));
     let mut text = told.and(Text::pairs(&[
         ("objects", report.objects.to_string()),
         ("keys", report.keys.to_string()),
@@ -528,7 +540,8 @@ fn check(store: &mut Store, repair: bool) -> Result<Answered> {
     let status = if report.findings.is_empty() { status::DONE } else { status::DAMAGED };
     let mut json = json_of(&report)?;
     json["filesystems"] = json_of(&filesystems)?;
-    json["mended"] = mended.into();
+    json["mended"] = done.into();
+    json["unmended"] = undone.into();
     Ok(Answered { text, json, status })
 }
 

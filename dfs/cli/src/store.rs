@@ -86,8 +86,8 @@ impl Store {
         block_on(check_all(client)).map_err(|e| Failure::new(kind(&e), e.to_string()))
     }
 
-    /// Mends the store and every filesystem in it; what was done.
-    pub fn repair(&mut self) -> Result<Vec<String>, Failure> {
+    /// Mends the store and every filesystem in it.
+    pub fn repair(&mut self) -> Result<Mended, Failure> {
         let Some(client) = self.door.client() else {
             let holder = match self.ask(Ask::About)? {
                 Answer::About(about) => about.holder,
@@ -101,17 +101,36 @@ impl Store {
             return Err(Failure::new(FailureKind::InUse, message));
         };
         let mut mended = match self.ask(Ask::Check { repair: true })? {
-            Answer::Checked(report) => report.findings,
+            Answer::Checked(report) => Mended { done: report.mended, undone: report.unmended },
             other => return Err(commands::unexpected(&other)),
         };
-        let all = block_on(repair_all(client));
-        mended.extend(all.map_err(|e| Failure::new(kind(&e), e.to_string()))?);
+        let all = block_on(repair_all(client, &mut mended));
+        all.map_err(|e| Failure::new(kind(&e), e.to_string()))?;
         Ok(mended)
     }
 
     /// Another process holds the store, and serves users meanwhile.
     pub fn is_mounted(&self) -> bool {
         self.door.is_daemon()
+    }
+
+    /// As [`Store::whose`], with pool and container before it.
+    pub fn whose_in_full(&mut self, number: u16, object: [u64; 2]) -> Result<String, Failure> {
+        let whose = self.whose(number, object)?;
+        let pools = match self.ask(Ask::PoolList)? {
+            Answer::Pools(pools) => pools,
+            other => return Err(commands::unexpected(&other)),
+        };
+        for pool in pools {
+            let containers = match self.ask(Ask::ContainerList { pool: pool.uuid.to_string() })? {
+                Answer::Containers(containers) => containers,
+                other => return Err(commands::unexpected(&other)),
+            };
+            if let Some(found) = containers.iter().find(|entry| entry.number == number) {
+                return Ok(format!("{}/{}: {whose}", pool.label, found.label));
+            }
+        }
+        Ok(whose)
     }
 
     /// Whose an object is, in words: its path, if it has one.
@@ -159,26 +178,34 @@ pub struct CheckedFilesystem {
     pub report: dfs::Report,
 }
 
-async fn repair_all(client: daos_client::Client) -> dfs::Result<Vec<String>> {
+/// What a repair has done, and what it could not do.
+pub struct Mended {
+    pub done: Vec<String>,
+    pub undone: Vec<String>,
+}
+
+async fn repair_all(client: daos_client::Client, mended: &mut Mended) -> dfs::Result<()> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_nanos() as u64);
-    let mut mended = Vec::new();
     for pool in client.pools().await? {
         let pool = client.pool(&pool.id.0.to_string()).await?;
         for info in pool.containers().await? {
             let container = pool.container(&info.uuid.to_string()).await?;
             match dfs::repair(&container, now).await {
                 Err(dfs::Error::NotFormatted) => {}
-                Err(error) => mended.push(format!("{}/{}: {error}", pool.label(), info.label)),
+                Err(error) => {
+                    mended.undone.push(format!("{}/{}: {error}", pool.label(), info.label));
+                }
                 Ok(repaired) => {
                     let all = repaired.mended.into_iter();
                     mended
+                        .done
                         .extend(all.map(|what| format!("{}/{}: {what}", pool.label(), info.label)));
                 }
             }
         }
     }
-    Ok(mended)
+    Ok(())
 }
 
 async fn check_all(client: daos_client::Client) -> dfs::Result<Vec<CheckedFilesystem>> {

@@ -1,7 +1,8 @@
 //! Answers of several targets made into one. Pure functions; with one target each returns what it was given.
 
 use daos_types::rpc::{
-    CheckReport, Cursor, ExtentInfo, Fetched, Listed, ListedDkey, ObjectInfo, TargetUsage,
+    CheckReport, Cursor, DamagedData, ExtentInfo, Fetched, Listed, ListedDkey, ObjectInfo,
+    TargetUsage,
 };
 use daos_types::{Error, ObjectId, Result};
 
@@ -127,6 +128,13 @@ pub(crate) fn reports(reports: Vec<CheckReport>) -> CheckReport {
         total.extents += report.extents;
         total.buckets += report.buckets;
         total.blocks += report.blocks;
+        let before = total.findings.len();
+        total.data.extend(report.data.iter().map(|data| {
+            let finding = before + data.finding;
+            DamagedData { finding, ..data.clone() }
+        }));
+        total.mended.extend(report.mended.iter().cloned());
+        total.unmended.extend(report.unmended.iter().cloned());
         let findings = report.findings.iter();
         total.findings.extend(findings.map(|finding| match reports.len() {
             1 => finding.clone(),

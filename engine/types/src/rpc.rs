@@ -464,6 +464,21 @@ pub struct CheckReport {
     pub blocks: u64,
     /// One sentence each; empty when the store is sound.
     pub findings: Vec<String>,
+    /// Those of the findings that are damaged data: nothing can rebuild it.
+    pub data: Vec<DamagedData>,
+    /// What a repair has done, and what it could not do: one sentence each.
+    pub mended: Vec<String>,
+    pub unmended: Vec<String>,
+}
+
+/// A finding about data, and whose data it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedData {
+    /// Its place among the findings.
+    pub finding: usize,
+    pub container: crate::ContainerId,
+    pub object: ObjectId,
+    pub damage: crate::Damage,
 }
 
 /// One step of a scrub.

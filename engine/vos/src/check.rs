@@ -14,8 +14,8 @@
 
 use std::collections::BTreeMap;
 
-use daos_types::rpc::CheckReport;
-use daos_types::{ContainerId, Error, Result};
+use daos_types::rpc::{CheckReport, DamagedData};
+use daos_types::{ContainerId, Error, ObjectId, Result};
 
 use crate::btree::{Reached, Tree, TreeCheck};
 use crate::container::ContainerRecord;
@@ -89,8 +89,19 @@ pub(crate) struct Audit<'v> {
     /// Whose tree the walk is in.
     owner: Owner,
     /// Data to verify before going on.
-    data: Vec<(Run, Vec<daos_types::Csum>, String)>,
+    data: Vec<Data>,
 }
+
+/// Data that a record owns.
+struct Data {
+    run: Run,
+    csums: Vec<daos_types::Csum>,
+    what: String,
+    whose: Whose,
+}
+
+/// The object that a record is of, where that is known.
+type Whose = Option<(ContainerId, ObjectId)>;
 
 /// What is known of the object that a walk is in.
 struct ObjectWalk {
@@ -410,9 +421,13 @@ impl<'v> Audit<'v> {
                 Some(HistoryKey::Tree { object, tree, .. }) => {
                     trees.push((object_of(&object), tree));
                 }
-                Some(HistoryKey::Record { epoch, .. }) => match split_hidden(&value) {
+                Some(HistoryKey::Record { epoch, object, .. }) => match split_hidden(&value) {
                     Some((end, record)) if epoch < end => {
-                        audit.own_record(what, record, Kind::Hidden);
+                        let whose = match audit.owner {
+                            Owner::History(id) => Some((id, object_of(&object))),
+                            _ => None,
+                        };
+                        audit.own_record_of(whose, what, record, Kind::Hidden);
                     }
                     _ => audit
                         .find_unread(format!("{what}: a record of epoch {epoch} ends before it")),
@@ -439,7 +454,9 @@ impl<'v> Audit<'v> {
         let Some(parsed) = parse_key(walk.ordering, &key) else {
             return self.find_unread(format!("{name}: strange key {key:02x?}"));
         };
-        let Some(record) = self.own_record(&name, &value, Kind::Newest) else { return };
+        let whose = Some((walk.key.container(), walk.key.oid()));
+        let record = self.own_record_of(whose, &name, &value, Kind::Newest);
+        let Some(record) = record else { return };
         walk.stored_bytes += record.stored_bytes();
         if walk.place != parsed.place {
             self.end_dkey(walk);
@@ -511,6 +528,16 @@ impl<'v> Audit<'v> {
 
     /// Notes what a record owns, and what of it is to be verified.
     fn own_record(&mut self, what: &str, value: &[u8], kind: Kind) -> Option<Record> {
+        self.own_record_of(None, what, value, kind)
+    }
+
+    fn own_record_of(
+        &mut self,
+        whose: Whose,
+        what: &str,
+        value: &[u8],
+        kind: Kind,
+    ) -> Option<Record> {
         let Some(record) = Record::decode(value) else {
             self.find_unread(format!("{what}: a record cannot be read"));
             return None;
@@ -519,40 +546,52 @@ impl<'v> Audit<'v> {
             self.own(what, run);
         }
         if !matches!(kind, Kind::Reclaim) {
-            self.note_data(what, &record.body);
+            self.note_data(whose, what, &record.body);
         }
         Some(record)
     }
 
-    fn note_data(&mut self, what: &str, body: &Body) {
+    fn note_data(&mut self, whose: Whose, what: &str, body: &Body) {
+        let mut note = |run, csums: &[daos_types::Csum]| {
+            let (csums, what) = (csums.to_vec(), what.to_owned());
+            self.data.push(Data { run, csums, what, whose });
+        };
         match body {
             Body::Single(Single::Blocks { runs, csums, .. }) => {
                 let mut at = 0;
                 for run in runs {
                     let next = at + run.blocks as usize;
-                    self.data.push((*run, csums[at..next].to_vec(), what.to_owned()));
+                    note(*run, &csums[at..next]);
                     at = next;
                 }
             }
             Body::Extent(ExtentBody::Blocks { start, csums, .. }) => {
                 let run = Run { start: *start, blocks: csums.len() as u32 };
-                self.data.push((run, csums.clone(), what.to_owned()));
+                note(run, csums);
             }
             Body::Extent(extent @ ExtentBody::Pieces { start, csum, .. })
                 if extent.written_end() > 0 =>
             {
-                self.data.push((Run { start: *start, blocks: 1 }, vec![*csum], what.to_owned()));
+                note(Run { start: *start, blocks: 1 }, &[*csum]);
             }
             _ => {}
         }
     }
 
     async fn verify_data(&mut self) -> Result<()> {
-        for (run, csums, what) in std::mem::take(&mut self.data) {
+        for Data { run, csums, what, whose } in std::mem::take(&mut self.data) {
             match self.vos.store.read_data(BlockAddr(run.start), &csums).await {
                 Ok(_) => {}
                 Err(error @ (Error::Damaged(_) | Error::Device { .. })) => {
+                    let finding = self.report.findings.len();
                     self.find(format!("{what}: {error}"));
+                    let is_told = self.report.findings.len() > finding;
+                    if let (Error::Damaged(damage), Some((container, object)), true) =
+                        (error, whose, is_told)
+                    {
+                        let damage = *damage;
+                        self.report.data.push(DamagedData { finding, container, object, damage });
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -734,9 +773,9 @@ mod tests {
                 crate::kv::KvMut::put(&mut object.edit(tx), &pairs[0].0, b"no record")
             };
             vos.store.transact(TxOptions::default(), garble).await.unwrap();
-            let found = findings(&vos, true).await;
-            assert!(has(&found, "counts and space are left as they are"), "{found:?}");
-            assert!(!has(&found, "were freed"), "{found:?}");
+            let report = vos.check(true).await.unwrap();
+            assert!(has(&report.unmended, "counts and space are left as they are"), "{report:?}");
+            assert!(!has(&report.mended, "were freed"), "{report:?}");
             assert!(has(&findings(&vos, false).await, "nothing refers to it"), "still there");
         });
     }

@@ -122,11 +122,14 @@ impl Mendable {
 }
 
 impl Vos {
-    /// Mends what can be mended; the report is of the first audit, and of what was done.
+    /// Mends what can be mended; the report is of the first audit, with what was done, and what could not be.
     pub(crate) async fn check_and_repair(&self) -> Result<CheckReport> {
         let (mut report, mut found) = self.audit().await?;
-        let mut done = Vec::new();
         self.store.mend_fixed_places().await?;
+        let put_right = self.store.put_right_at_open().await?.into_iter();
+        let mut done: Vec<String> =
+            put_right.map(|damage| format!("{damage}: a flipped bit was put right")).collect();
+        let mut undone = Vec::new();
         for _ in 0..ROUNDS_MAX {
             if found.lost.is_empty() {
                 break;
@@ -152,7 +155,7 @@ impl Vos {
             for lost in to_cut.into_iter().rev() {
                 let (mended, how) = self.cut_lost(lost).await?;
                 progress |= mended;
-                done.push(lost.told(how));
+                if mended { &mut done } else { &mut undone }.push(lost.told(how));
             }
             if !progress {
                 break;
@@ -184,9 +187,14 @@ impl Vos {
         if !done.is_empty() {
             found = self.audit().await?.1;
         }
-        self.correct(&found, &mut done).await?;
+        if found.is_read_whole() {
+            self.correct(&found, &mut done).await?;
+        } else {
+            let why = "counts and space are left as they are: part of them cannot be read";
+            undone.push(why.into());
+        }
         self.store.force().await?;
-        report.findings.extend(done);
+        (report.mended, report.unmended) = (done, undone);
         Ok(report)
     }
 
@@ -288,10 +296,6 @@ impl Vos {
     }
 
     async fn correct(&self, found: &Mendable, done: &mut Vec<String>) -> Result<()> {
-        if !found.is_read_whole() {
-            done.push("counts and space are left as they are: part of them cannot be read".into());
-            return Ok(());
-        }
         for (key, bytes) in &found.sizes {
             let set = |tx: &mut Tx<'_>| {
                 let object = self.roots.objects.object(key.container(), key.oid(), key.shard());

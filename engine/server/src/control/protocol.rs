@@ -252,12 +252,37 @@ pub struct Checked {
     pub buckets: u64,
     pub blocks: u64,
     pub findings: Vec<String>,
+    /// Those of them that are data.
+    pub data: Vec<CheckedData>,
+    /// What a repair has done, and what it could not do.
+    pub mended: Vec<String>,
+    pub unmended: Vec<String>,
+}
+
+/// Data that is damaged, and cannot be rebuilt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckedData {
+    /// Its place among the findings.
+    pub finding: usize,
+    /// The container's number.
+    pub container: u16,
+    /// `hi`, `lo`.
+    pub object: [u64; 2],
+    /// What is damaged where.
+    pub message: String,
 }
 
 impl From<CheckReport> for Checked {
     fn from(report: CheckReport) -> Self {
-        let CheckReport { objects, keys, extents, buckets, blocks, findings } = report;
-        Self { objects, keys, extents, buckets, blocks, findings }
+        let CheckReport { objects, keys, extents, buckets, blocks, findings, .. } = report;
+        let data = report.data.into_iter().map(|data| CheckedData {
+            finding: data.finding,
+            container: data.container.0,
+            object: [data.object.hi, data.object.lo],
+            message: data.damage.to_string(),
+        });
+        let (data, mended, unmended) = (data.collect(), report.mended, report.unmended);
+        Self { objects, keys, extents, buckets, blocks, findings, data, mended, unmended }
     }
 }
 

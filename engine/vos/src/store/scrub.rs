@@ -216,6 +216,19 @@ impl Store {
         inner.flush().await
     }
 
+    /// What opening met and put right, which is home by now: nobody need be told again.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) async fn put_right_at_open(&self) -> Result<Vec<Damage>> {
+        if self.inner.found_at_open.borrow().is_empty() {
+            return Ok(Vec::new());
+        }
+        // Of everything that opening puts right there is a whole copy on the device after a checkpoint.
+        self.checkpoint().await?;
+        Ok(std::mem::take(&mut *self.inner.found_at_open.borrow_mut()))
+    }
+
     /// The segment table and the root are written home again where they were put right.
     pub(crate) async fn mend_fixed_places(&self) -> Result<()> {
         let _mending = Mending::new(&self.inner);
