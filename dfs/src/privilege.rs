@@ -28,7 +28,9 @@ impl Lost {
     }
 
     pub(crate) fn by_setattr(set: &SetAttr) -> Self {
-        let chown = set.uid.is_some() || set.gid.is_some();
+        // A change of nothing is `chown(-1, -1)`: the kernel sends no other.
+        let nothing = *set == SetAttr { kill_priv: set.kill_priv, ..SetAttr::default() };
+        let chown = set.uid.is_some() || set.gid.is_some() || nothing;
         Self {
             set_id: set.kill_priv || chown && set.mode.is_none(),
             capability: chown || set.size.is_some(),
@@ -36,8 +38,13 @@ impl Lost {
     }
 
     fn is_there(self, record: &Record) -> bool {
-        self.set_id && without_set_id(record.mode) != record.mode
-            || self.capability && record.has(flag::CAPABILITY)
+        self.set_id && without_set_id(record.mode) != record.mode || self.takes_capability(record)
+    }
+
+    /// A directory runs nothing: it keeps what it has.
+    fn takes_capability(self, record: &Record) -> bool {
+        let runs = record.mode & libc::S_IFMT != libc::S_IFDIR;
+        self.capability && runs && record.has(flag::CAPABILITY)
     }
 
     /// Takes it from `record`, which `change` is about to store at `place`.
@@ -45,7 +52,7 @@ impl Lost {
         if self.set_id {
             record.mode = without_set_id(record.mode);
         }
-        if self.capability && record.has(flag::CAPABILITY) {
+        if self.takes_capability(record) {
             record.flags &= !flag::CAPABILITY;
             change.push(Op::PunchAkey(place.key(keys::xattr_akey(CAPABILITY))));
         }
@@ -95,8 +102,20 @@ mod tests {
         assert_eq!(after(0o6755, lost), (0o755, 0));
         // Set-gid without group execution marks mandatory locking, not set-gid.
         assert_eq!(after(0o6745, lost), (0o2745, 0));
+        // To nobody else: `chown(-1, -1)`.
+        let nothing = SetAttr::default();
+        assert_eq!(after(0o6755, Lost::by_setattr(&nothing)), (0o755, 0));
         let with_mode = Lost::by_setattr(&SetAttr { mode: Some(0o4755), ..chown });
         assert_eq!(after(0o4755, with_mode), (0o4755, 0));
+    }
+
+    #[test]
+    fn chown_of_a_directory_takes_nothing() {
+        let mode = libc::S_IFDIR | 0o6755;
+        let mut record = Record { mode, flags: flag::CAPABILITY, ..sample() };
+        let lost = Lost::by_setattr(&SetAttr { uid: Some(5), ..SetAttr::default() });
+        lost.take(&mut record, &Place::table(Ino(1)), &mut Change::new());
+        assert_eq!((record.mode, record.flags), (mode, flag::CAPABILITY));
     }
 
     #[test]

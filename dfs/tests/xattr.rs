@@ -125,3 +125,18 @@ fn capabilities_go_with_the_bytes_they_were_given_for() {
         }
     });
 }
+
+#[test]
+fn a_removed_directory_has_none_left() {
+    on_a_new_filesystem(|dfs| async move {
+        let root = dfs.root();
+        let d = directory(&dfs, root, "d").await;
+        dfs.setxattr(d, b"user.a", b"1", XattrSet::Any, false).await.unwrap();
+        dfs.open(d, libc::O_RDONLY).await.unwrap();
+        dfs.rmdir(root, b"d").await.unwrap();
+        assert_eq!(errno(dfs.getxattr(d, b"user.a").await), libc::ENODATA);
+        assert_eq!(dfs.listxattr(d, USER).await.unwrap(), "");
+        let set = dfs.setxattr(d, b"user.a", b"1", XattrSet::Any, false).await;
+        assert_eq!(errno(set), libc::ESTALE);
+    });
+}

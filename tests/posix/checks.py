@@ -325,6 +325,7 @@ def an_empty_directory_goes_and_a_used_one_stays():
         pass  # Linux's own filesystems answer this
     refused(errno.ENOENT, os.open, "x", os.O_CREAT, dir_fd=fd)
     same("its links", os.fstat(fd).st_nlink, 0)
+    refused(errno.ENODATA, os.getxattr, fd, "user.none")
     os.close(fd)
     refused(errno.EINVAL, os.rmdir, "d/.")
     refused(errno.ENOTDIR, os.rmdir, (put("f"), "f")[1])
@@ -1488,6 +1489,8 @@ def privileges_fall_at_a_write_by_somebody_else():
     same("after truncate", os.stat("f").st_mode & 0o7777, 0o777)
     os.chmod("f", 0o6755), os.chown("f", 5, 5)
     same("after chown by root", os.stat("f").st_mode & 0o7777, 0o755)
+    os.chmod("f", 0o6755), os.chown("f", -1, -1)
+    same("after chown to nobody else", os.stat("f").st_mode & 0o7777, 0o755)
     cap = bytes.fromhex("0100000200040000000000000000000000000000")
     os.setxattr("f", "security.capability", cap)
     os.write(os.open("f", os.O_WRONLY), b"z")

@@ -335,7 +335,9 @@ impl PosixTree {
     pub fn chown(&mut self, id: usize, uid: u32, gid: u32) {
         let node = self.at(id);
         (node.uid, node.gid) = (uid, gid);
-        node.xattrs.remove(CAPABILITY);
+        if node.kind() != libc::S_IFDIR {
+            node.xattrs.remove(CAPABILITY);
+        }
         node.clear_set_id();
     }
 
