@@ -209,9 +209,11 @@ pub fn open_namespace(
         let options = MountOptions { cache_attributes: !beside, ..options };
         Ok(Namespace::new(Containers::new(client, options, root)))
     });
-    mounted
-        .map(Arc::new)
-        .map_err(|source| Error::Filesystem { container: settings.container.clone(), source })
+    mounted.map(Arc::new).map_err(|source| Error::Filesystem {
+        store: settings.store.clone(),
+        container: settings.container.clone(),
+        source,
+    })
 }
 
 pub fn mount(settings: &Settings, namespace: Arc<Namespace>) -> Result<Mounted<Namespace>, Error> {

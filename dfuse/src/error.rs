@@ -1,7 +1,7 @@
 //! Why a mount did not come about. Each says what to do, for a person at a terminal.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -14,12 +14,22 @@ pub enum Error {
     DeadMount { at: PathBuf, source: io::Error },
     #[error(transparent)]
     Store(#[from] daos_server::Error),
-    #[error("the filesystem in container '{container}' cannot be mounted: {source}")]
-    Filesystem { container: String, source: dfs::Error },
+    #[error("the filesystem in container '{container}' cannot be mounted: {source}{}", mending(.store, .source))]
+    Filesystem { store: PathBuf, container: String, source: dfs::Error },
     #[error("mounting at {at} failed: {source}{}", advice(.source))]
     Mount { at: PathBuf, source: io::Error },
     #[error("{what}: {source}")]
     System { what: &'static str, source: io::Error },
+}
+
+fn mending(store: &Path, error: &dfs::Error) -> String {
+    match error.is_damage() {
+        true => format!(
+            "; `daos fs check --repair --embedded {}` mends what can be mended",
+            store.display()
+        ),
+        false => String::new(),
+    }
 }
 
 fn advice(error: &io::Error) -> &'static str {

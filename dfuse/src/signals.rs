@@ -8,13 +8,15 @@ use nix::sys::signal::{SigSet, Signal};
 pub struct Signals(SigSet);
 
 impl Signals {
-    /// Keeps the signals for [`Signals::wait`]. A lost terminal ends only what runs in one.
+    /// Keeps the signals for [`Signals::wait`]. A lost terminal ends only what runs in one. A file that may not grow (`ulimit -f`) is
+    /// an error of the write, and ends nothing.
     pub fn block(foreground: bool) -> nix::Result<Self> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
             set.add(signal);
         }
         set.thread_block()?;
+        SigSet::from(Signal::SIGXFSZ).thread_block()?;
         if !foreground {
             set.remove(Signal::SIGHUP);
         }

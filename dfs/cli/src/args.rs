@@ -26,7 +26,8 @@ Exit codes: 0 done; 1 failed; 2 the command line is wrong; 3 no such store, pool
 4 exists already; 5 in use; 6 damaged (also when a check finds something); 7 no space.
 
 With --json every command prints one object: {\"response\": ..., \"error\": null, \"kind\": null, \"status\": 0}, and on an error
-{\"response\": null, \"error\": \"what went wrong\", \"kind\": \"not-found\", \"status\": 3}; status is the exit code.";
+{\"response\": null, \"error\": \"what went wrong\", \"kind\": \"not-found\", \"status\": 3}; status is the exit code.
+fs scrub prints lines with its progress and each finding before that.";
 
 /// Look at DAOS stores and change what is in them.
 #[derive(Parser, Debug)]

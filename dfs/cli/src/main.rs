@@ -51,6 +51,7 @@ fn run(line: CommandLine) -> Result<u8, Failure> {
     if let Command::Filesystem(Filesystem::Scrub(how)) = &line.command {
         // It tells what it finds while it goes on.
         let path = how.path.as_ref().or(line.global.embedded.as_ref());
+        is_answered(path.map(AsRef::as_ref))?;
         return scrub::run(path.map(AsRef::as_ref), how, as_json);
     }
     let answered = execute(line)?;
@@ -63,7 +64,18 @@ fn run(line: CommandLine) -> Result<u8, Failure> {
     })
 }
 
+/// Before a path in a mount is looked at, which a stopped daemon would answer never.
+fn is_answered(path: Option<&std::path::Path>) -> Result<(), Failure> {
+    path.and_then(daos_server::Door::stopped).map_or(Ok(()), Err)
+}
+
 fn execute(line: CommandLine) -> Result<Answered, Failure> {
+    is_answered(line.global.embedded.as_deref())?;
+    is_answered(match &line.command {
+        Command::Filesystem(filesystem) => filesystem.path().map(AsRef::as_ref),
+        Command::Container(container) => container.path().map(AsRef::as_ref),
+        Command::Pool(_) => None,
+    })?;
     let path = match &line.command {
         Command::Filesystem(filesystem) => {
             let named = line.global.embedded.as_ref();

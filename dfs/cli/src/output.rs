@@ -75,9 +75,13 @@ pub fn print_error(kind: &str, message: &str, status: u8, as_json: bool) {
 }
 
 fn object(response: &Value, error: Option<(&str, &str)>, status: u8) -> String {
+    format!("{:#}\n", answer(response, error, status))
+}
+
+/// The shape that every answer ends with.
+pub fn answer(response: &Value, error: Option<(&str, &str)>, status: u8) -> Value {
     let (kind, message) = error.unzip();
-    let object = json!({ "response": response, "error": message, "kind": kind, "status": status });
-    format!("{object:#}\n")
+    json!({ "response": response, "error": message, "kind": kind, "status": status })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use serde_json::{Value, json};
 
 use crate::commands::unexpected;
+use crate::output;
 use crate::status;
 use crate::store::Store;
 
@@ -33,8 +34,18 @@ pub struct How {
     /// A path in the mount, or the store
     pub path: Option<std::path::PathBuf>,
     /// Bytes to read each second at most [default: a quarter of the time when the store is mounted, all of it otherwise]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
     rate: Option<ByteSize>,
+}
+
+fn rate(text: &str) -> Result<ByteSize, String> {
+    match text.parse()? {
+        ByteSize(0) => {
+            Err("at no bytes each second it would never end; leave out --rate for its own pace"
+                .into())
+        }
+        rate => Ok(rate),
+    }
 }
 
 struct Scrub {
@@ -59,12 +70,13 @@ pub fn run(path: Option<&Path>, how: &How, as_json: bool) -> Result<u8, Failure>
     scrub.end_line();
     let whole = whole?;
     closed?;
-    scrub.summary(whole);
-    Ok(match (scrub.findings, whole) {
+    let code = match (scrub.findings, whole) {
         (0, true) => status::DONE,
         (0, false) => STOPPED,
         _ => status::DAMAGED,
-    })
+    };
+    scrub.summary(whole, code);
+    Ok(code)
 }
 
 /// Set by Ctrl-C; a second one ends the process as ever.
@@ -201,12 +213,13 @@ impl Scrub {
         }
     }
 
-    fn summary(&self, whole: bool) {
+    fn summary(&self, whole: bool, code: u8) {
         let seconds = self.started.elapsed().as_secs_f64();
         if self.as_json {
-            return line(&json!({ "summary": {
+            let summary = json!({
                 "bytes": self.bytes, "findings": self.findings, "complete": whole, "seconds": seconds,
-            } }));
+            });
+            return line(&output::answer(&summary, None, code));
         }
         let end = if whole { "everything was read" } else { "stopped before its end" };
         let found = match self.findings {

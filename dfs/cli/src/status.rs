@@ -34,6 +34,7 @@ pub fn of_start(error: &ServerError) -> Failure {
     let kind = match error {
         ServerError::Held { .. } | ServerError::DeviceBusy { .. } => FailureKind::InUse,
         ServerError::NoStore { .. } => FailureKind::NotFound,
+        ServerError::Damaged { .. } => FailureKind::Damaged,
         ServerError::Engine(inner) => Failure::from(inner.clone()).kind,
         _ => FailureKind::Failed,
     };

@@ -71,9 +71,27 @@ fn damaged_data_is_named_by_its_file_and_a_sound_store_has_none() {
     assert_eq!((&finding["path"], &finding["address"]), (&"/d/f".into(), &address.into()));
     assert!(finding["pool"].is_string() && finding["container"].is_u64(), "{finding}");
     assert_ne!(finding["expected"], finding["found"]);
-    let summary = &lines.last().unwrap()["summary"];
+    let last = lines.last().unwrap();
+    assert_eq!((&last["error"], &last["status"]), (&serde_json::Value::Null, &6.into()));
+    let summary = &last["response"];
     assert_eq!((&summary["findings"], &summary["complete"]), (&1.into(), &true.into()));
     assert!(summary["bytes"].as_u64().unwrap() > 40_000, "{summary}");
+}
+
+#[test]
+fn a_check_tells_whose_data_is_damaged_and_a_repair_does_not_call_it_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    store_with_a_file(dir.path());
+    damage(dir.path());
+    for arguments in
+        [&["fs", "check"][..], &["fs", "check", "--repair"], &["fs", "check", "--repair"]]
+    {
+        let found = daos(arguments, dir.path());
+        assert_eq!(found.status.code(), Some(6), "{found:?}");
+        let text = out(&found);
+        assert!(text.contains("default/home: /d/f: damage: target 0, Data at byte "), "{text}");
+        assert!(text.contains("cannot be rebuilt; restore the file") && !text.contains("mended"));
+    }
 }
 
 #[test]
@@ -105,4 +123,14 @@ fn ctrl_c_ends_a_scrub_with_a_summary() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     assert!(out(&output).contains("stopped before its end: no damage was found"), "{output:?}");
+}
+
+#[test]
+fn a_scrub_at_no_bytes_a_second_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    store_with_a_file(dir.path());
+    let refused = daos(&["fs", "scrub", "--rate", "0"], dir.path());
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("--rate") && text.contains("would never end"), "{text}");
 }

@@ -9,6 +9,7 @@ use crate::config::EngineConfig;
 use crate::control::{Answer, Ask, Connection, Failure};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::mounts;
 use crate::place::Place;
 
 /// How long a holder of the lock may take to open its control socket, or to be gone.
@@ -23,6 +24,13 @@ pub enum Door {
     Direct(Box<Engine>),
 }
 
+fn connect(place: &Place) -> Result<Option<Connection>> {
+    Connection::open(&place.control).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Error::NotYours { path: place.path.clone() },
+        _ => Error::io("connecting to the control socket", &place.control)(error),
+    })
+}
+
 impl Door {
     /// `config` is for the case that nobody holds the store.
     pub fn open(config: EngineConfig) -> Result<Self> {
@@ -34,19 +42,24 @@ impl Door {
         match Place::find(store, false) {
             Err(Error::NoStore { .. }) => Ok(None),
             Err(error) => Err(error),
-            Ok(place) => Connection::open(&place.control)
-                .map_err(Error::io("connecting to the control socket", &place.control)),
+            Ok(place) => connect(&place),
         }
+    }
+
+    /// That whoever holds the store at `path`, or at what is mounted there, is stopped. Nothing in a mount is looked at: the
+    /// kernel would wait for the answer, and so would we.
+    #[must_use]
+    pub fn stopped(path: &Path) -> Option<Failure> {
+        let mount = mounts::containing_as_written(path).filter(mounts::Mount::is_dfuse);
+        let store = mount.map_or(path.to_path_buf(), |mount| mount.source);
+        Self::holder(&store).ok().flatten()?.stopped()
     }
 
     fn open_with(config: &EngineConfig, start: impl Fn() -> Result<Engine>) -> Result<Self> {
         let place = Place::find(&config.path, config.create)?;
         let begin = Instant::now();
         loop {
-            let connected = Connection::open(&place.control);
-            let connected =
-                connected.map_err(Error::io("connecting to the control socket", &place.control))?;
-            if let Some(connection) = connected {
+            if let Some(connection) = connect(&place)? {
                 return Ok(Self::Daemon(connection));
             }
             match start() {

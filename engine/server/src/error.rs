@@ -14,6 +14,10 @@ pub enum Error {
         "the store in {path} is in use by process {pid} ({holder}); stop that one first, or use the store through it"
     )]
     Held { path: PathBuf, pid: u32, holder: String },
+    #[error(
+        "the store in {path} is another user's; run this as that user, who has it mounted, or as root"
+    )]
+    NotYours { path: PathBuf },
     #[error("there is no store in {path}; `dfuse --embedded {path} MOUNTPOINT` makes one")]
     NoStore { path: PathBuf },
     #[error(
@@ -54,6 +58,11 @@ pub enum Error {
     Thread(io::Error),
     #[error("the store in {path} cannot be opened: {reason}")]
     Open { path: PathBuf, reason: String },
+    // What repairs need to begin with, too.
+    #[error(
+        "the store in {path} cannot be opened: {reason}; nothing of it can be read without that, not by a repair either: put a backup in its place"
+    )]
+    Damaged { path: PathBuf, reason: String },
     /// The store itself answers.
     #[error(transparent)]
     Engine(#[from] daos_types::Error),

@@ -43,7 +43,16 @@ pub fn at(path: &Path) -> Option<Mount> {
 /// The mount that `path` lies in.
 #[must_use]
 pub fn containing(path: &Path) -> Option<Mount> {
-    let real = resolve(path);
+    topmost(&resolve(path))
+}
+
+/// The mount that `path` lies in if no part of it is a symbolic link; asks no filesystem.
+#[must_use]
+pub fn containing_as_written(path: &Path) -> Option<Mount> {
+    topmost(&std::path::absolute(path).ok()?)
+}
+
+fn topmost(real: &Path) -> Option<Mount> {
     let containing = all().into_iter().rev().filter(|m| real.starts_with(&m.mountpoint));
     // Of those of one length the last listed is on top, and comes first here.
     containing.reduce(|best, m| {

@@ -53,10 +53,19 @@ pub(crate) async fn open(handle: Handle, config: EngineConfig, place: Place) -> 
         OpenError::Label(
             error @ (LabelError::Empty | LabelError::Unfinished | LabelError::NoStore { .. }),
         ) => Error::NoStoreOn { path: place.path.clone(), found: error.to_string() },
-        error => failed(error.to_string()),
+        error => unopened(&place, &error),
     })?;
     let vos = Vos::open(store, handle, VosOptions::default()).await;
-    vos.map_err(|error| failed(error.to_string()))
+    vos.map_err(|error| unopened(&place, &error.into()))
+}
+
+fn unopened(place: &Place, error: &OpenError) -> Error {
+    let (path, reason) = (place.path.clone(), error.to_string());
+    match error {
+        OpenError::Label(LabelError::Damaged { .. })
+        | OpenError::Engine(daos_types::Error::Damaged(_)) => Error::Damaged { path, reason },
+        _ => Error::Open { path, reason },
+    }
 }
 
 /// The kernel takes down a killed engine's io_uring after the process is gone, and until then its writes may still

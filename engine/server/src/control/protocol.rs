@@ -19,6 +19,23 @@ pub const VERSION: u32 = 1;
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 
 /// What can be asked. Pools and containers go by label or UUID.
+impl Ask {
+    /// Whether its answer takes as long as there is data, and no bound on it means anything.
+    pub(crate) fn may_take_long(&self) -> bool {
+        !matches!(
+            self,
+            Self::About
+                | Self::PoolList
+                | Self::PoolQuery { .. }
+                | Self::ContainerList { .. }
+                | Self::ContainerQuery { .. }
+                | Self::ContainerAttributes { .. }
+                | Self::SnapshotList { .. }
+                | Self::Stats
+        )
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", content = "arguments", rename_all = "kebab-case")]
 pub enum Ask {
