@@ -315,6 +315,33 @@ class Full:
         remove(f"{self.mnt}/rest")
         self.comes_back()
 
+    def full_of_names(self):
+        """Names alone fill the store: what is there can be overwritten, and written where it is allocated."""
+        path = f"{self.mnt}/database"
+        fill_file(path, limit=8 * MIB)
+        fill_file(f"{self.mnt}/ballast", limit=100 * MIB)
+        fd = os.open(path, os.O_RDWR)
+        directory, count = f"{self.mnt}/names", 0
+        os.mkdir(directory)
+        try:
+            while True:
+                os.close(os.open(f"{directory}/{'n' * 230}{count}", os.O_CREAT | os.O_WRONLY))
+                count += 1
+        except OSError as error:
+            only_no_space(error)
+        rng = random.Random(6)
+        for number in range(600):
+            length = (10, BLOCK, 64 << 10, MIB)[number % 4]
+            at = rng.randrange(8) * MIB
+            need(os.pwrite(fd, content(path, at // MIB, MIB)[:length], at) == length, "a short write")
+        os.fsync(fd)
+        os.close(fd)
+        verify_file(path, 8 * MIB)
+        for name in ("database", "ballast", "names"):
+            remove(f"{self.mnt}/{name}")
+        self.comes_back()
+        return f"{count} names"
+
     def again_and_again(self):
         """Filled, killed or not, and emptied: as much fits every time."""
         sizes = []
@@ -450,6 +477,7 @@ def main():
             ("pages_of_a_mapping_fill_it_and_fsync_says_so", full.mmap_writers),
             ("overwriters_beside_readers_are_not_told_that_it_is_full", full.overwriters),
             ("what_is_there_is_overwritten_on_a_full_store", full.full_overwrites),
+            ("what_is_there_is_overwritten_when_names_fill_the_store", full.full_of_names),
             ("everybody_at_once_on_a_full_store", full.at_once),
             ("it_is_filled_again_and_again", full.again_and_again),
             ("the_store_is_sound_afterwards", full.is_sound),

@@ -215,7 +215,16 @@ async fn check_all(client: daos_client::Client) -> dfs::Result<Vec<CheckedFilesy
         for container in pool.containers().await? {
             let label = container.label;
             let container = pool.container(&container.uuid.to_string()).await?;
-            let Some(report) = dfs::check(&container).await? else { continue };
+            let report = match dfs::check(&container).await {
+                Ok(Some(report)) => report,
+                Ok(None) => continue,
+                // What else there is to say of the store is said.
+                Err(error) if error.is_damage() => {
+                    let findings = vec![format!("it cannot be checked: {error}")];
+                    dfs::Report { findings, ..dfs::Report::default() }
+                }
+                Err(error) => return Err(error),
+            };
             checked.push(CheckedFilesystem { pool: pool.label().into(), container: label, report });
         }
     }

@@ -12,13 +12,15 @@
 //!    begun to fill allocated blocks, and given up).
 //! 3. Only *granted* segments are given out: those whose space the host has promised. A free one may be returned to the
 //!    host (`trim`), and is not granted from then on.
-//! 4. What a [`Claim`] may not touch is left: `delete` segments for what gives back, `meta` segments for buckets.
+//! 4. What a [`Claim`] may not touch is left: `delete` segments for what gives back, `meta` segments for buckets, and of
+//!    these `replace` segments for what takes the place of something.
 //!
 //! # Reserves
 //! A bucket needs four aligned blocks. When files of single blocks are deleted or holes are punched, free space may have none,
 //! and could not be used for want of metadata that says where it is. So data leaves some segments to buckets (one in
 //! [`META_SHARE`]), and everything that grows leaves some to deletes (one in [`DELETE_SHARE`]). What replaces data that is
-//! there gives back what it takes, a little later: it may take a part of the former in the meantime.
+//! there gives back what it takes, a little later: it may take a part of the former in the meantime. Buckets that grow leave it
+//! that part: names alone do not keep a full store from being overwritten.
 //!
 //! # On disk
 //! FORMAT.md, "Segment table".
@@ -132,6 +134,8 @@ pub(super) struct Space {
     held: IdMap<u32, Bits>,
     quarantine: VecDeque<Quarantined>,
     quarantined_blocks: u64,
+    /// Blocks that are held, for whatever reason.
+    held_blocks: u64,
     available: u64,
     free_segments: u32,
     /// Available groups in segments of kind `Meta`.
@@ -167,6 +171,7 @@ impl Space {
             held: IdMap::default(),
             quarantine: VecDeque::new(),
             quarantined_blocks: 0,
+            held_blocks: 0,
             available: 0,
             free_segments: 0,
             meta_groups: 0,
@@ -347,12 +352,35 @@ impl Space {
         }
     }
 
+    fn delete_floor([delete, ..]: [u32; 3]) -> u64 {
+        u64::from(delete) * u64::from(SEGMENT_BLOCKS)
+    }
+
+    /// Blocks of the part for what replaces data. It is never all that buckets have.
+    fn replace_blocks([_, meta, replace]: [u32; 3]) -> u64 {
+        let blocks = u64::from(replace) * u64::from(SEGMENT_BLOCKS);
+        blocks.min(u64::from(meta) * u64::from(SEGMENT_BLOCKS) / 2)
+    }
+
+    /// What data of this claim has to leave now. Where buckets have taken what data leaves to them, so that waiting for
+    /// everything that is held would not help, what replaces goes on with the part that buckets left to it.
+    fn data_floors(&self, claim: Claim, wanted: u64) -> (u64, u64) {
+        let floors = self.floors(Self::data_floor(claim));
+        let (all, granted) = floors;
+        let will_be = self.available + self.held_blocks >= all + wanted
+            && self.granted_available + self.held_blocks >= granted + wanted;
+        match claim {
+            Claim::Replace if !will_be => self.floors(Self::delete_floor),
+            _ => floors,
+        }
+    }
+
     /// Blocks that buckets of this claim leave.
     fn bucket_floor(claim: Claim) -> impl Fn([u32; 3]) -> u64 {
-        move |[delete, ..]| {
-            let delete = u64::from(delete) * u64::from(SEGMENT_BLOCKS);
+        move |kept| {
+            let delete = Self::delete_floor(kept);
             match claim {
-                Claim::Grow => delete,
+                Claim::Grow => delete + Self::replace_blocks(kept),
                 Claim::Replace => delete / 2,
                 Claim::GiveBack => 0,
             }
@@ -361,7 +389,7 @@ impl Space {
 
     /// The segment to take data blocks from; `None` when there is none at hand.
     pub(super) fn choose_data(&mut self, wanted: u32, claim: Claim) -> Option<u32> {
-        let floors = self.floors(Self::data_floor(claim));
+        let floors = self.data_floors(claim, u64::from(wanted));
         if !self.is_beyond(floors, u64::from(wanted)) {
             return None;
         }
@@ -465,6 +493,7 @@ impl Space {
     }
 
     fn hold_bits(&mut self, segment: u32, bits: Bits) {
+        self.held_blocks += u64::from(count(bits));
         let held = self.held.entry(segment).or_default();
         for (word, bit) in held.iter_mut().zip(bits) {
             assert_eq!(*word & bit, 0, "a block of segment {segment} is held twice");
@@ -474,6 +503,7 @@ impl Space {
 
     /// The table speaks for these blocks again.
     pub(super) fn unhold(&mut self, run: BlockRun) {
+        self.held_blocks -= u64::from(run.blocks);
         for (segment, index, blocks) in self.pieces(run) {
             let held = self.held.get_mut(&segment).expect("held");
             for (word, bit) in held.iter_mut().zip(mask(index, blocks)) {
@@ -837,8 +867,15 @@ mod tests {
             mask(index, 4).iter().zip(&mut allocated).for_each(|(bits, word)| *word |= bits);
             buckets += 1;
         }
-        assert_eq!(buckets, 64, "a segment of them");
-        assert!(space.choose_data(1, Claim::Replace).is_none());
+        assert_eq!(buckets, 32, "half a segment of them");
+        assert!(space.choose_data(1, Claim::Grow).is_none());
+        for _ in 0..3 {
+            // Of a transaction after the other, each of which gives back what it took.
+            let segment = space.choose_data(128, Claim::Replace).unwrap();
+            let run = space.take_data(segment, allocated, 128);
+            assert!(space.choose_data(1, Claim::Replace).is_none(), "the rest is for deletes");
+            space.release(run);
+        }
         let segment = space.choose_bucket(Claim::GiveBack).unwrap();
         space.take_bucket(segment, [0; 4]);
     }
@@ -928,7 +965,7 @@ mod tests {
         space.set_host_full();
         let mut left = 64;
         for (claim, leaves) in [(Claim::Grow, 12), (Claim::Replace, 8), (Claim::GiveBack, 0)] {
-            assert_eq!(space.choose_bucket(Claim::Grow).is_some(), left > 4);
+            assert_eq!(space.choose_bucket(Claim::Grow).is_some(), left > 8);
             while let Some(segment) = space.choose_data(256, claim) {
                 space.take_data(segment, [0; 4], 256);
                 left -= 1;
