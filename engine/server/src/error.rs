@@ -15,7 +15,7 @@ pub enum Error {
     )]
     Held { path: PathBuf, pid: u32, holder: String },
     #[error(
-        "the store in {path} is another user's; run this as that user, who has it mounted, or as root"
+        "Permission denied: the store in {path} is another user's; run this as that user, who has it mounted, or as root"
     )]
     NotYours { path: PathBuf },
     #[error("there is no store in {path}; `dfuse --embedded {path} MOUNTPOINT` makes one")]
