@@ -468,6 +468,7 @@ def main():
     try:
         full = Full(store)
         for claim, test in (
+            ("what_is_there_is_overwritten_when_names_fill_the_store", full.full_of_names),
             ("large_files_fill_it_and_df_is_right", full.large_files),
             ("small_files_fill_it", full.small_files),
             ("tiny_files_fill_it", full.tiny_files),
@@ -477,7 +478,6 @@ def main():
             ("pages_of_a_mapping_fill_it_and_fsync_says_so", full.mmap_writers),
             ("overwriters_beside_readers_are_not_told_that_it_is_full", full.overwriters),
             ("what_is_there_is_overwritten_on_a_full_store", full.full_overwrites),
-            ("what_is_there_is_overwritten_when_names_fill_the_store", full.full_of_names),
             ("everybody_at_once_on_a_full_store", full.at_once),
             ("it_is_filled_again_and_again", full.again_and_again),
             ("the_store_is_sound_afterwards", full.is_sound),
