@@ -16,6 +16,7 @@ use rustix::net::{
 use smallvec::SmallVec;
 
 use super::names::Entered;
+use crate::exec::lock;
 use crate::fuse::Thread;
 
 /// Calls of one client at once, and data of each: 16 MiB of addresses, of which only what is used takes memory.
@@ -84,7 +85,7 @@ impl Client {
 
     /// One of its threads, by the number that it says; somebody, if it has none by that number here.
     pub fn thread(&self, number: u32) -> Thread {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = lock(&self.threads);
         if threads.contains(&number) {
             return Thread(number);
         }

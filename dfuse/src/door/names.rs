@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use daos_types::door::names::{Call, Change, DIRECTORIES_MAX, NOT_THIS, Name, What};
@@ -21,7 +21,7 @@ use dfs::{Caller, Credentials, Ino, RenameFlags, Result};
 use smallvec::{SmallVec, smallvec};
 
 use super::{Owed, Serve};
-use crate::exec::Credit;
+use crate::exec::{Credit, lock};
 use crate::fuse::{Given, Nodes, Thread, errno};
 use crate::notices::Notice;
 use crate::ops::Filesystem;
@@ -60,10 +60,6 @@ pub struct Kernel {
     pub inodes: Arc<Given>,
     /// False: the kernel knows nothing of that sort.
     pub send: Box<dyn Fn(&Notice) -> bool + Send>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Names {
