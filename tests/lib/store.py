@@ -143,7 +143,7 @@ class Results:
             print(f"FAILED  {claim}: {error!r}\n{trace}", flush=True)
             if "FAILURES" in os.environ:
                 with open(os.environ["FAILURES"], "a") as failures:
-                    failures.write(f"{self.suite}: {claim}\n")
+                    failures.write(f"{self.suite}: {claim}: {error!r:.2000}\n")
             return
         self.passed += 1
         print(f"ok      {claim} ({time.monotonic() - start:.1f} s){': ' + said if said else ''}", flush=True)
