@@ -1,4 +1,4 @@
-//! Who may change names, as far as that can be said without the kernel. Whatever comes through the kernel was judged by it
+//! Who may look for names and change them, and attributes, as far as that can be said without the kernel. Whatever comes through the kernel was judged by it
 //! (`default_permissions`); who comes another way is asked about here, and sent to the kernel in doubt.
 //!
 //! # Not here
@@ -6,7 +6,7 @@
 
 use crate::mount::Dfs;
 use crate::record::{Record, flag};
-use crate::{Attr, Ino, Kind, Result};
+use crate::{Attr, Ino, Kind, Result, SetAttr};
 
 /// Somebody, as the kernel knew him when he came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,29 +17,77 @@ pub struct Credentials {
     pub groups: Vec<u32>,
 }
 
-/// Write and search permission, of one class.
-const CHANGE: u32 = 0o3;
+/// What somebody would do in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Use what has a name there.
+    Search,
+    /// Make, remove and rename names.
+    Change,
+}
+
+impl Right {
+    /// Permission bits that it takes, of one class.
+    const fn bits(self) -> u32 {
+        match self {
+            Self::Search => 0o1,
+            Self::Change => 0o3,
+        }
+    }
+}
 
 impl Dfs {
-    /// Whether `who` surely may make, remove and rename names in `directory`. False: the kernel is to say.
-    pub async fn surely_may_change(&self, directory: Ino, who: &Credentials) -> Result<bool> {
-        Ok(who.surely_may_change(&self.directory(directory).await?.record))
+    /// Whether `who` surely may do this in `directory`. False: the kernel is to say.
+    ///
+    /// # Errors
+    /// `NoEntry`, `NotDirectory`; those of loading it.
+    pub async fn surely_may(
+        &self,
+        directory: Ino,
+        who: &Credentials,
+        right: Right,
+    ) -> Result<bool> {
+        Ok(who.surely_may(&self.directory(directory).await?.record, right))
     }
 }
 
 impl Credentials {
-    fn surely_may_change(&self, directory: &Record) -> bool {
+    fn surely_may(&self, directory: &Record, right: Right) -> bool {
         let owns = directory.uid == self.uid;
-        if directory.has(flag::ACL) || directory.mode & libc::S_ISVTX != 0 && !owns {
+        let is_sticky = directory.mode & libc::S_ISVTX != 0 && right == Right::Change;
+        if directory.has(flag::ACL) || is_sticky && !owns {
             return false;
         }
-        let in_group = directory.gid == self.gid || self.groups.contains(&directory.gid);
-        let class = match (owns, in_group) {
+        let class = match (owns, self.is_in(directory.gid)) {
             (true, _) => 6,
             (false, true) => 3,
             (false, false) => 0,
         };
-        directory.mode >> class & CHANGE == CHANGE
+        directory.mode >> class & right.bits() == right.bits()
+    }
+
+    fn is_in(&self, group: u32) -> bool {
+        self.gid == group || self.groups.contains(&group)
+    }
+
+    /// Whether he surely may change attributes of this inode so: of his own, and to what takes no capability.
+    #[must_use]
+    pub fn surely_may_set(&self, inode: &Attr, set: &SetAttr) -> bool {
+        let sets_gid = set.mode.is_some_and(|mode| mode & libc::S_ISGID != 0);
+        self.surely_owns(inode)
+            && set.uid.is_none_or(|uid| uid == inode.uid)
+            && set.gid.is_none_or(|gid| self.is_in(gid))
+            && (!sets_gid || self.is_in(inode.gid))
+    }
+
+    /// Whether he surely may use `user.*` xattrs of this inode; `bits`: 4 to read them, 2 to change them.
+    #[must_use]
+    pub fn surely_may_use_xattrs(&self, inode: &Attr, bits: u32) -> bool {
+        self.surely_owns(inode) && inode.mode >> 6 & bits == bits
+    }
+
+    fn surely_owns(&self, inode: &Attr) -> bool {
+        matches!(inode.kind, Kind::File | Kind::Directory) && inode.uid == self.uid
     }
 
     /// Whether he surely may give a file another name (`fs.protected_hardlinks`).
@@ -58,7 +106,7 @@ mod tests {
     fn may(who: (u32, u32, &[u32]), mode: u32, flags: u32) -> bool {
         let who = Credentials { uid: who.0, gid: who.1, groups: who.2.to_vec() };
         let mode = libc::S_IFDIR | mode;
-        who.surely_may_change(&Record { mode, flags, uid: 5, gid: 50, ..sample() })
+        who.surely_may(&Record { mode, flags, uid: 5, gid: 50, ..sample() }, Right::Change)
     }
 
     #[test]
@@ -83,9 +131,19 @@ mod tests {
     }
 
     #[test]
-    fn only_files_of_ones_own_are_surely_linked() {
-        let who = Credentials { uid: 5, ..Credentials::default() };
-        let attr = Attr {
+    fn who_may_search_need_not_write() {
+        let who = Credentials { uid: 6, gid: 6, groups: vec![] };
+        let may = |mode: u32, flags, right| {
+            let mode = libc::S_IFDIR | mode;
+            who.surely_may(&Record { mode, flags, uid: 5, gid: 50, ..sample() }, right)
+        };
+        assert!(may(0o751, 0, Right::Search) && !may(0o751, 0, Right::Change));
+        assert!(may(0o1777, 0, Right::Search), "sticky");
+        assert!(!may(0o776, 0, Right::Search) && !may(0o751, flag::ACL, Right::Search));
+    }
+
+    fn file() -> Attr {
+        Attr {
             ino: Ino(1),
             kind: Kind::File,
             mode: libc::S_IFREG,
@@ -100,7 +158,32 @@ mod tests {
             mtime: Time::default(),
             ctime: Time::default(),
             btime: Time::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn attributes_of_ones_own_are_changed_if_that_takes_no_capability() {
+        let who = Credentials { uid: 5, gid: 50, groups: vec![51] };
+        let own = Attr { gid: 51, mode: libc::S_IFREG | 0o600, ..file() };
+        let may = |of: &Attr, set| who.surely_may_set(of, &set);
+        let mode = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
+        let owner = |uid, gid| SetAttr { uid, gid, ..SetAttr::default() };
+        assert!(may(&own, mode(0o4755)) && may(&own, mode(0o2755)));
+        assert!(!may(&Attr { gid: 7, ..own }, mode(0o2755)), "it would lose the set-gid bit");
+        assert!(may(&Attr { gid: 7, ..own }, mode(0o755)));
+        assert!(!may(&Attr { uid: 6, ..own }, mode(0o755)));
+        assert!(!may(&Attr { kind: Kind::Symlink, ..own }, mode(0o755)));
+        assert!(may(&own, owner(Some(5), Some(50))) && may(&own, owner(None, Some(51))));
+        assert!(!may(&own, owner(Some(6), None)) && !may(&own, owner(None, Some(52))));
+        assert!(who.surely_may_use_xattrs(&own, 4) && who.surely_may_use_xattrs(&own, 2));
+        assert!(!who.surely_may_use_xattrs(&Attr { mode: libc::S_IFREG | 0o477, ..own }, 2));
+        assert!(!who.surely_may_use_xattrs(&Attr { uid: 0, mode: 0o777, ..own }, 4));
+    }
+
+    #[test]
+    fn only_files_of_ones_own_are_surely_linked() {
+        let who = Credentials { uid: 5, ..Credentials::default() };
+        let attr = file();
         assert!(who.surely_may_link(&attr));
         assert!(!who.surely_may_link(&Attr { uid: 6, ..attr }));
         assert!(!who.surely_may_link(&Attr { kind: Kind::Symlink, ..attr }));

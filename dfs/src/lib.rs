@@ -54,7 +54,7 @@ pub mod uns;
 mod whose;
 mod xattr;
 
-pub use access::Credentials;
+pub use access::{Credentials, Right};
 pub use attributes::{CachingAttributes, DataCache};
 pub use budget::Budget;
 pub use check::{Report, check};

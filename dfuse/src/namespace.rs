@@ -19,7 +19,7 @@ use daos_types::ContainerId;
 use dfs::uns::{self, Broken, EntryPoint};
 use dfs::{
     Appended, Attr, Caller, Credentials, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened,
-    RenameFlags, Result, Seek, SetAttr, Space, XattrSet,
+    RenameFlags, Result, Right, Seek, SetAttr, Space, XattrSet,
 };
 
 use crate::containers::{Containers, Shown};
@@ -347,8 +347,8 @@ impl Filesystem for Namespace {
             Filesystem::forgotten(&*shown.dfs, ino).await;
         }
     }
-    async fn surely_may_change(&self, directory: Ino, who: &Credentials) -> Result<bool> {
-        self.at(directory).await?.dfs.surely_may_change(directory, who).await
+    async fn surely_may(&self, directory: Ino, who: &Credentials, right: Right) -> Result<bool> {
+        self.at(directory).await?.dfs.surely_may(directory, who, right).await
     }
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         if name == b".." && self.is_root(parent) && parent != Filesystem::root(self) {

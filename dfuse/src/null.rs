@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dfs::{
     Appended, Attr, Caller, Credentials, DirEntry, Entry, Error, Handle, Ino, Kind, Moved, Opened,
-    RenameFlags, Result, Seek, SetAttr, SetTime, Space, Time, XattrSet,
+    RenameFlags, Result, Right, Seek, SetAttr, SetTime, Space, Time, XattrSet,
 };
 
 use crate::ops::{Caching, CopyRange, Filesystem, Write};
@@ -207,7 +207,7 @@ impl Filesystem for Null {
         false
     }
 
-    async fn surely_may_change(&self, _: Ino, _: &Credentials) -> Result<bool> {
+    async fn surely_may(&self, _: Ino, _: &Credentials, _: Right) -> Result<bool> {
         Ok(false)
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs::{
     Appended, Attr, Caller, Credentials, DirEntry, Entry, Handle, Ino, Moved, Opened, RenameFlags,
-    Result, Seek, SetAttr, Space, XattrSet,
+    Result, Right, Seek, SetAttr, Space, XattrSet,
 };
 
 use crate::notices::Notices;
@@ -121,8 +121,8 @@ macro_rules! operations {
 }
 
 operations! {
-    /// Whether `who` surely may make, remove and rename names in `directory`; false: the kernel is to say.
-    surely_may_change(directory: Ino, who: &Credentials) -> bool;
+    /// Whether `who` surely may do this in `directory`; false: the kernel is to say.
+    surely_may(directory: Ino, who: &Credentials, right: Right) -> bool;
     lookup(parent: Ino, name: &[u8]) -> Entry;
     getattr(ino: Ino) -> Attr;
     setattr(ino: Ino, changes: SetAttr) -> Attr;

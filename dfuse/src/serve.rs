@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dfs::{
     Appended, Attr, Caller, Credentials, Dfs, DirEntry, Entry, Handle, Ino, Moved, Opened,
-    RenameFlags, Result, Seek, SetAttr, Space, XattrSet,
+    RenameFlags, Result, Right, Seek, SetAttr, Space, XattrSet,
 };
 
 use crate::ops::{Caching, CopyRange, Filesystem, Write};
@@ -26,8 +26,8 @@ impl Filesystem for Dfs {
             tracing::warn!(%ino, %error, "a file without a name stays until the next mount");
         }
     }
-    async fn surely_may_change(&self, directory: Ino, who: &Credentials) -> Result<bool> {
-        Dfs::surely_may_change(self, directory, who).await
+    async fn surely_may(&self, directory: Ino, who: &Credentials, right: Right) -> Result<bool> {
+        Dfs::surely_may(self, directory, who, right).await
     }
     async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Entry> {
         Dfs::lookup(self, parent, name).await

@@ -9,7 +9,7 @@ use rustix::process::Resource;
 
 use crate::doors::{self, Again};
 use crate::fds::{self, Known, Moving};
-use crate::{Outcome, report};
+use crate::{Done, Outcome, report};
 
 /// A program's memory, in parts, as readv(2) and writev(2) have it; whoever makes one vouches for it.
 pub(crate) trait Parts {
@@ -87,6 +87,21 @@ fn file(fd: i32) -> Option<File<'static>> {
         },
     };
     Some(File { fd: file, known, token, flags })
+}
+
+/// As fsync(2): of a file of which nobody has anything but the door.
+pub(crate) fn sync(fd: i32, data_only: bool) -> Done {
+    fds::known(fd).filter(|known| known.token.is_some() && fds::are_ours())?;
+    let file = file(fd)?;
+    let ask = Ask::Sync { token: file.token, data_only };
+    match doors::ask(file.known.door, &ask.encode(), Again::May, |_| {}, |_, _| {})? {
+        Answer::Done(_) => Some(Ok(0)),
+        Answer::Failed(errno) if errno != libc::EBADF as u32 => Some(Err(errno as i32)),
+        _ => {
+            file.leave(fd);
+            None
+        }
+    }
 }
 
 /// Before a call of the kernel that goes by the size that it was last told of.

@@ -8,12 +8,17 @@
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::mem::transmute;
 
-use libc::{iovec, mode_t, off_t, size_t, ssize_t};
+use libc::{gid_t, iovec, mode_t, off_t, size_t, ssize_t, timespec, timeval, uid_t, utimbuf};
 
-use crate::data::{self, At, Parts};
+use crate::c::{
+    Memory, STATX_KNOWN, at, memory, one, room, seconds, stat_of, statx_of, times, times_of,
+};
+use crate::data::{self, At};
+use crate::inodes::{self, Path};
 use crate::real::{Real, fail};
+use crate::stats::{self, Answered};
 use crate::text::Text;
-use crate::{Outcome, doors, fds, names, opening, report};
+use crate::{Done, Outcome, doors, fds, names, opening, report};
 
 macro_rules! reals {
     ($($name:ident = $text:literal;)*) => {
@@ -66,6 +71,33 @@ reals! {
     RENAME = c"rename";
     RENAMEAT = c"renameat";
     RENAMEAT2 = c"renameat2";
+    FSYNC = c"fsync";
+    FDATASYNC = c"fdatasync";
+    CHMOD = c"chmod";
+    FCHMODAT = c"fchmodat";
+    CHOWN = c"chown";
+    LCHOWN = c"lchown";
+    FCHOWNAT = c"fchownat";
+    UTIMENSAT = c"utimensat";
+    UTIMES = c"utimes";
+    LUTIMES = c"lutimes";
+    FUTIMESAT = c"futimesat";
+    UTIME = c"utime";
+    SETXATTR = c"setxattr";
+    LSETXATTR = c"lsetxattr";
+    GETXATTR = c"getxattr";
+    LGETXATTR = c"lgetxattr";
+    LISTXATTR = c"listxattr";
+    LLISTXATTR = c"llistxattr";
+    REMOVEXATTR = c"removexattr";
+    LREMOVEXATTR = c"lremovexattr";
+    STAT = c"stat";
+    LSTAT = c"lstat";
+    FSTATAT = c"fstatat";
+    STATX = c"statx";
+    XSTAT = c"__xstat";
+    LXSTAT = c"__lxstat";
+    FXSTATAT = c"__fxstatat";
 }
 
 /// The C library's function, called with these arguments.
@@ -84,12 +116,13 @@ fn result(outcome: Outcome, bypass: impl FnOnce() -> ssize_t) -> ssize_t {
     }
 }
 
-fn done(outcome: Outcome, bypass: impl FnOnce() -> c_int) -> c_int {
-    match outcome {
-        Outcome::Done(_) => 0,
-        Outcome::Failed(errno) => fail(errno) as c_int,
-        Outcome::Bypass(_) => bypass(),
-    }
+fn done<T: TryFrom<isize>>(done: Done, bypass: impl FnOnce() -> T) -> T {
+    let result = match done {
+        Some(Ok(value)) => value as isize,
+        Some(Err(errno)) => fail(errno),
+        None => return bypass(),
+    };
+    T::try_from(result).unwrap_or_else(|_| bypass())
 }
 
 /// A path of the program; `None`: it can only be the kernel's.
@@ -97,67 +130,33 @@ fn text(path: *const c_char) -> Option<Text> {
     if doors::are_there() { Text::of(path) } else { None }
 }
 
-/// The memory of one call: parts of it, each where the program says.
-struct Memory<'m>(&'m [iovec]);
+/// A path that is to be looked at, if that may be the door's.
+fn looked_at(path: *const c_char) -> Option<Text> {
+    if stats::are_looked_at() { text(path) } else { None }
+}
 
-impl Memory<'_> {
-    /// Goes through the pieces of `from..from + len`: where each is, how long, and how far from `from`.
-    fn pieces(&self, from: usize, len: usize, mut piece: impl FnMut(*mut u8, usize, usize)) {
-        let (mut skip, mut done) = (from, 0);
-        for part in self.0 {
-            if skip >= part.iov_len {
-                skip -= part.iov_len;
-                continue;
+/// What stat(2) answers: into the program's buffer, by whoever knows it.
+fn stat_into(
+    to: *mut libc::stat,
+    answered: Option<Result<Answered, i32>>,
+    bypass: impl FnOnce() -> c_int,
+) -> c_int {
+    match answered {
+        Some(Ok(answered)) => {
+            // SAFETY: as stat(2) has it.
+            unsafe { to.write(stat_of(&answered)) };
+            0
+        }
+        Some(Err(errno)) => fail(errno) as c_int,
+        None => {
+            let done = bypass();
+            if done == 0 {
+                // SAFETY: the kernel has just written there.
+                stats::seen(unsafe { (*to).st_dev });
             }
-            let here = (part.iov_len - skip).min(len - done);
-            piece(part.iov_base.cast::<u8>().wrapping_add(skip), here, done);
-            (skip, done) = (0, done + here);
-            if done == len {
-                return;
-            }
+            done
         }
     }
-}
-
-impl Parts for Memory<'_> {
-    fn bytes(&self) -> usize {
-        self.0.iter().map(|part| part.iov_len).sum()
-    }
-
-    fn read(&self, from: usize, len: usize, take: &mut dyn FnMut(usize, &[u8])) {
-        self.pieces(from, len, |base, len, at| {
-            // SAFETY: the program gave this memory to be read for as long as the call takes.
-            take(at, unsafe { std::slice::from_raw_parts(base, len) });
-        });
-    }
-
-    fn fill(&mut self, from: usize, len: usize, fill: &mut dyn FnMut(usize, &mut [u8])) {
-        self.pieces(from, len, |base, len, at| {
-            // SAFETY: the program gave this memory to be written for as long as the call takes; its bytes are any bytes.
-            fill(at, unsafe { std::slice::from_raw_parts_mut(base, len) });
-        });
-    }
-}
-
-/// `None`: what the program says of its parts is wrong, which the kernel is to tell it.
-unsafe fn memory<'m>(parts: *const iovec, count: c_int) -> Option<Memory<'m>> {
-    let count = usize::try_from(count)
-        .ok()
-        .filter(|count| (1..=libc::UIO_MAXIOV as usize).contains(count))?;
-    // SAFETY: the program says that so many are there.
-    let parts = unsafe { std::slice::from_raw_parts(parts, count) };
-    let bytes = parts.iter().try_fold(0usize, |sum, part| sum.checked_add(part.iov_len))?;
-    (bytes <= isize::MAX as usize && parts.iter().all(|part| !part.iov_base.is_null()))
-        .then_some(Memory(parts))
-}
-
-fn one(base: *mut c_void, len: size_t) -> [iovec; 1] {
-    [iovec { iov_base: base, iov_len: len }]
-}
-
-/// As preadv2(2) has it.
-fn at(offset: off_t) -> At {
-    if offset == -1 { At::Offset } else { At::Position(offset) }
 }
 
 fn read_into(fd: c_int, parts: Option<Memory<'_>>, at: At) -> Outcome {
@@ -242,75 +241,67 @@ hooks! {
     }
     fn read __read (fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_t {
         let parts = one(buffer, len);
-        // SAFETY: these are ours, of the program's memory.
-        let outcome = read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Offset);
+        let outcome = read_into(fd, memory(parts.as_ptr(), 1), At::Offset);
         result(outcome, || call!(READ, fn(c_int, *mut c_void, size_t) -> ssize_t, fd, buffer, len))
     }
     fn __read_chk (fd: c_int, buffer: *mut c_void, len: size_t, room: size_t) -> ssize_t {
         let parts = one(buffer, len);
-        // SAFETY: as in `read`; where there is less room than that, the C library ends the program.
-        let outcome = if len > room { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Offset) };
+        // Where there is less room than that, the C library ends the program.
+        let outcome = if len > room { Outcome::Bypass(None) } else { read_into(fd, memory(parts.as_ptr(), 1), At::Offset) };
         result(outcome, || {
             call!(READ_CHK, fn(c_int, *mut c_void, size_t, size_t) -> ssize_t, fd, buffer, len, room)
         })
     }
     fn write __write (fd: c_int, buffer: *const c_void, len: size_t) -> ssize_t {
         let parts = one(buffer.cast_mut(), len);
-        // SAFETY: as in `read`; it is only read from.
-        let outcome = write_from(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Offset);
+        let outcome = write_from(fd, memory(parts.as_ptr(), 1), At::Offset);
         result(outcome, || call!(WRITE, fn(c_int, *const c_void, size_t) -> ssize_t, fd, buffer, len))
     }
     fn pread pread64 __pread64 (fd: c_int, buffer: *mut c_void, len: size_t, offset: off_t) -> ssize_t {
         let parts = one(buffer, len);
-        // SAFETY: as in `read`.
-        let outcome = read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Position(offset));
+        let outcome = read_into(fd, memory(parts.as_ptr(), 1), At::Position(offset));
         result(outcome, || {
             call!(PREAD, fn(c_int, *mut c_void, size_t, off_t) -> ssize_t, fd, buffer, len, offset)
         })
     }
     fn __pread_chk __pread64_chk (fd: c_int, buffer: *mut c_void, len: size_t, offset: off_t, room: size_t) -> ssize_t {
         let parts = one(buffer, len);
-        // SAFETY: as in `__read_chk`.
-        let outcome = if len > room { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Position(offset)) };
+        let outcome = if len > room { Outcome::Bypass(None) } else { read_into(fd, memory(parts.as_ptr(), 1), At::Position(offset)) };
         result(outcome, || {
             call!(PREAD_CHK, fn(c_int, *mut c_void, size_t, off_t, size_t) -> ssize_t, fd, buffer, len, offset, room)
         })
     }
     fn pwrite pwrite64 __pwrite64 (fd: c_int, buffer: *const c_void, len: size_t, offset: off_t) -> ssize_t {
         let parts = one(buffer.cast_mut(), len);
-        // SAFETY: as in `write`.
-        let outcome = write_from(fd, unsafe { memory(parts.as_ptr(), 1) }, At::Position(offset));
+        let outcome = write_from(fd, memory(parts.as_ptr(), 1), At::Position(offset));
         result(outcome, || {
             call!(PWRITE, fn(c_int, *const c_void, size_t, off_t) -> ssize_t, fd, buffer, len, offset)
         })
     }
     fn readv (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-        // SAFETY: the program says that they are there. A descriptor that is not the door's is not looked at.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts, count) }, At::Offset) };
+        // The memory of a descriptor that is not the door's is not looked at.
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, memory(parts, count), At::Offset) };
         result(outcome, || call!(READV, fn(c_int, *const iovec, c_int) -> ssize_t, fd, parts, count))
     }
     fn writev (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-        // SAFETY: as in `readv`.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, unsafe { memory(parts, count) }, At::Offset) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, memory(parts, count), At::Offset) };
         result(outcome, || call!(WRITEV, fn(c_int, *const iovec, c_int) -> ssize_t, fd, parts, count))
     }
     fn preadv preadv64 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-        // SAFETY: as in `readv`.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, memory(parts, count), At::Position(offset)) };
         result(outcome, || {
             call!(PREADV, fn(c_int, *const iovec, c_int, off_t) -> ssize_t, fd, parts, count, offset)
         })
     }
     fn pwritev pwritev64 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-        // SAFETY: as in `readv`.
-        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, unsafe { memory(parts, count) }, At::Position(offset)) };
+        let outcome = if fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, memory(parts, count), At::Position(offset)) };
         result(outcome, || {
             call!(PWRITEV, fn(c_int, *const iovec, c_int, off_t) -> ssize_t, fd, parts, count, offset)
         })
     }
     fn preadv2 preadv64v2 (fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
-        // SAFETY: as in `readv`. What the flags ask for is the kernel's to do.
-        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, unsafe { memory(parts, count) }, at(offset)) };
+        // What the flags ask for is the kernel's to do.
+        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass(None) } else { read_into(fd, memory(parts, count), at(offset)) };
         result(outcome, || {
             call!(PREADV2, fn(c_int, *const iovec, c_int, off_t, c_int) -> ssize_t, fd, parts, count, offset, flags)
         })
@@ -319,8 +310,7 @@ hooks! {
         if flags != 0 {
             data::tell_size(fd);
         }
-        // SAFETY: as in `preadv2`.
-        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, unsafe { memory(parts, count) }, at(offset)) };
+        let outcome = if flags != 0 || fds::known(fd).is_none() { Outcome::Bypass(None) } else { write_from(fd, memory(parts, count), at(offset)) };
         result(outcome, || {
             call!(PWRITEV2, fn(c_int, *const iovec, c_int, off_t, c_int) -> ssize_t, fd, parts, count, offset, flags)
         })
@@ -360,67 +350,199 @@ hooks! {
         made
     }
     fn unlink (path: *const c_char) -> c_int {
-        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, &path, false));
+        let outcome = text(path).and_then(|path| names::unlink(libc::AT_FDCWD, &path, false));
         done(outcome, || call!(UNLINK, fn(*const c_char) -> c_int, path))
     }
     fn unlinkat (dir: c_int, path: *const c_char, flags: c_int) -> c_int {
         let known = flags & !libc::AT_REMOVEDIR == 0;
         let text = text(path).filter(|_| known);
-        let outcome = text.map_or(Outcome::Bypass(None), |path| names::unlink(dir, &path, flags & libc::AT_REMOVEDIR != 0));
+        let outcome = text.and_then(|path| names::unlink(dir, &path, flags & libc::AT_REMOVEDIR != 0));
         done(outcome, || call!(UNLINKAT, fn(c_int, *const c_char, c_int) -> c_int, dir, path, flags))
     }
     fn rmdir (path: *const c_char) -> c_int {
-        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, &path, true));
+        let outcome = text(path).and_then(|path| names::unlink(libc::AT_FDCWD, &path, true));
         done(outcome, || call!(RMDIR, fn(*const c_char) -> c_int, path))
     }
     fn remove (path: *const c_char) -> c_int {
-        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::unlink(libc::AT_FDCWD, &path, false));
+        let outcome = text(path).and_then(|path| names::unlink(libc::AT_FDCWD, &path, false));
         done(outcome, || call!(REMOVE, fn(*const c_char) -> c_int, path))
     }
     fn mkdir (path: *const c_char, mode: mode_t) -> c_int {
-        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::mkdir(libc::AT_FDCWD, &path, mode));
+        let outcome = text(path).and_then(|path| names::mkdir(libc::AT_FDCWD, &path, mode));
         done(outcome, || call!(MKDIR, fn(*const c_char, mode_t) -> c_int, path, mode))
     }
     fn mkdirat (dir: c_int, path: *const c_char, mode: mode_t) -> c_int {
-        let outcome = text(path).map_or(Outcome::Bypass(None), |path| names::mkdir(dir, &path, mode));
+        let outcome = text(path).and_then(|path| names::mkdir(dir, &path, mode));
         done(outcome, || call!(MKDIRAT, fn(c_int, *const c_char, mode_t) -> c_int, dir, path, mode))
     }
     fn symlink (target: *const c_char, path: *const c_char) -> c_int {
         let both = text(target).zip(text(path));
-        let outcome = both.map_or(Outcome::Bypass(None), |(target, path)| names::symlink(&target, libc::AT_FDCWD, &path));
+        let outcome = both.and_then(|(target, path)| names::symlink(&target, libc::AT_FDCWD, &path));
         done(outcome, || call!(SYMLINK, fn(*const c_char, *const c_char) -> c_int, target, path))
     }
     fn symlinkat (target: *const c_char, dir: c_int, path: *const c_char) -> c_int {
         let both = text(target).zip(text(path));
-        let outcome = both.map_or(Outcome::Bypass(None), |(target, path)| names::symlink(&target, dir, &path));
+        let outcome = both.and_then(|(target, path)| names::symlink(&target, dir, &path));
         done(outcome, || call!(SYMLINKAT, fn(*const c_char, c_int, *const c_char) -> c_int, target, dir, path))
     }
     fn link (path: *const c_char, to_path: *const c_char) -> c_int {
         let both = text(path).zip(text(to_path));
         let cwd = libc::AT_FDCWD;
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::link(cwd, &path, cwd, &to, 0));
+        let outcome = both.and_then(|(path, to)| names::link((cwd, &path), (cwd, &to), 0));
         done(outcome, || call!(LINK, fn(*const c_char, *const c_char) -> c_int, path, to_path))
     }
     fn linkat (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char, flags: c_int) -> c_int {
         let both = text(path).zip(text(to_path));
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::link(dir, &path, to_dir, &to, flags));
+        let outcome = both.and_then(|(path, to)| names::link((dir, &path), (to_dir, &to), flags));
         done(outcome, || call!(LINKAT, fn(c_int, *const c_char, c_int, *const c_char, c_int) -> c_int, dir, path, to_dir, to_path, flags))
     }
     fn rename (path: *const c_char, to_path: *const c_char) -> c_int {
         let both = text(path).zip(text(to_path));
         let cwd = libc::AT_FDCWD;
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(cwd, &path, cwd, &to, 0));
+        let outcome = both.and_then(|(path, to)| names::rename((cwd, &path), (cwd, &to), 0));
         done(outcome, || call!(RENAME, fn(*const c_char, *const c_char) -> c_int, path, to_path))
     }
     fn renameat (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char) -> c_int {
         let both = text(path).zip(text(to_path));
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(dir, &path, to_dir, &to, 0));
+        let outcome = both.and_then(|(path, to)| names::rename((dir, &path), (to_dir, &to), 0));
         done(outcome, || call!(RENAMEAT, fn(c_int, *const c_char, c_int, *const c_char) -> c_int, dir, path, to_dir, to_path))
     }
     fn renameat2 (dir: c_int, path: *const c_char, to_dir: c_int, to_path: *const c_char, flags: c_uint) -> c_int {
         let both = text(path).zip(text(to_path));
-        let outcome = both.map_or(Outcome::Bypass(None), |(path, to)| names::rename(dir, &path, to_dir, &to, flags));
+        let outcome = both.and_then(|(path, to)| names::rename((dir, &path), (to_dir, &to), flags));
         done(outcome, || call!(RENAMEAT2, fn(c_int, *const c_char, c_int, *const c_char, c_uint) -> c_int, dir, path, to_dir, to_path, flags))
+    }
+    fn fsync (fd: c_int) -> c_int {
+        done(data::sync(fd, false), || call!(FSYNC, fn(c_int) -> c_int, fd))
+    }
+    fn fdatasync (fd: c_int) -> c_int {
+        done(data::sync(fd, true), || call!(FDATASYNC, fn(c_int) -> c_int, fd))
+    }
+    fn chmod (path: *const c_char, mode: mode_t) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::chmod(Path::here(&path, true), mode));
+        done(outcome, || call!(CHMOD, fn(*const c_char, mode_t) -> c_int, path, mode))
+    }
+    fn fchmodat (dir: c_int, path: *const c_char, mode: mode_t, flags: c_int) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::chmod(Path::at(dir, &path, flags)?, mode));
+        done(outcome, || call!(FCHMODAT, fn(c_int, *const c_char, mode_t, c_int) -> c_int, dir, path, mode, flags))
+    }
+    fn chown (path: *const c_char, uid: uid_t, gid: gid_t) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::chown(Path::here(&path, true), uid, gid));
+        done(outcome, || call!(CHOWN, fn(*const c_char, uid_t, gid_t) -> c_int, path, uid, gid))
+    }
+    fn lchown (path: *const c_char, uid: uid_t, gid: gid_t) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::chown(Path::here(&path, false), uid, gid));
+        done(outcome, || call!(LCHOWN, fn(*const c_char, uid_t, gid_t) -> c_int, path, uid, gid))
+    }
+    fn fchownat (dir: c_int, path: *const c_char, uid: uid_t, gid: gid_t, flags: c_int) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::chown(Path::at(dir, &path, flags)?, uid, gid));
+        done(outcome, || call!(FCHOWNAT, fn(c_int, *const c_char, uid_t, gid_t, c_int) -> c_int, dir, path, uid, gid, flags))
+    }
+    fn utimensat (dir: c_int, path: *const c_char, to: *const timespec, flags: c_int) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::set_times(Path::at(dir, &path, flags)?, || times(to)));
+        done(outcome, || call!(UTIMENSAT, fn(c_int, *const c_char, *const timespec, c_int) -> c_int, dir, path, to, flags))
+    }
+    fn utimes (path: *const c_char, to: *const timeval) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::set_times(Path::here(&path, true), || times_of(to)));
+        done(outcome, || call!(UTIMES, fn(*const c_char, *const timeval) -> c_int, path, to))
+    }
+    fn lutimes (path: *const c_char, to: *const timeval) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::set_times(Path::here(&path, false), || times_of(to)));
+        done(outcome, || call!(LUTIMES, fn(*const c_char, *const timeval) -> c_int, path, to))
+    }
+    fn futimesat (dir: c_int, path: *const c_char, to: *const timeval) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::set_times(Path::at(dir, &path, 0)?, || times_of(to)));
+        done(outcome, || call!(FUTIMESAT, fn(c_int, *const c_char, *const timeval) -> c_int, dir, path, to))
+    }
+    fn utime (path: *const c_char, to: *const utimbuf) -> c_int {
+        let outcome = text(path).and_then(|path| inodes::set_times(Path::here(&path, true), || Some(seconds(to))));
+        done(outcome, || call!(UTIME, fn(*const c_char, *const utimbuf) -> c_int, path, to))
+    }
+    fn setxattr (path: *const c_char, name: *const c_char, value: *const c_void, len: size_t, flags: c_int) -> c_int {
+        let outcome = text(path).zip(text(name)).and_then(|(path, name)| {
+            inodes::set_xattr(Path::here(&path, true), &name, room(value.cast_mut(), len)?, flags)
+        });
+        done(outcome, || call!(SETXATTR, fn(*const c_char, *const c_char, *const c_void, size_t, c_int) -> c_int, path, name, value, len, flags))
+    }
+    fn getxattr (path: *const c_char, name: *const c_char, value: *mut c_void, len: size_t) -> ssize_t {
+        let outcome = text(path).zip(text(name)).and_then(|(path, name)| {
+            inodes::get_xattr(Path::here(&path, true), &name, room(value, len)?)
+        });
+        done(outcome, || call!(GETXATTR, fn(*const c_char, *const c_char, *mut c_void, size_t) -> ssize_t, path, name, value, len))
+    }
+    fn listxattr (path: *const c_char, list: *mut c_char, len: size_t) -> ssize_t {
+        let outcome = text(path).and_then(|path| inodes::list_xattrs(Path::here(&path, true), room(list.cast(), len)?));
+        done(outcome, || call!(LISTXATTR, fn(*const c_char, *mut c_char, size_t) -> ssize_t, path, list, len))
+    }
+    fn removexattr (path: *const c_char, name: *const c_char) -> c_int {
+        let outcome = text(path).zip(text(name)).and_then(|(path, name)| inodes::remove_xattr(Path::here(&path, true), &name));
+        done(outcome, || call!(REMOVEXATTR, fn(*const c_char, *const c_char) -> c_int, path, name))
+    }
+    fn lsetxattr (path: *const c_char, name: *const c_char, value: *const c_void, len: size_t, flags: c_int) -> c_int {
+        let outcome = text(path).zip(text(name)).and_then(|(path, name)| {
+            inodes::set_xattr(Path::here(&path, false), &name, room(value.cast_mut(), len)?, flags)
+        });
+        done(outcome, || call!(LSETXATTR, fn(*const c_char, *const c_char, *const c_void, size_t, c_int) -> c_int, path, name, value, len, flags))
+    }
+    fn lgetxattr (path: *const c_char, name: *const c_char, value: *mut c_void, len: size_t) -> ssize_t {
+        let outcome = text(path).zip(text(name)).and_then(|(path, name)| {
+            inodes::get_xattr(Path::here(&path, false), &name, room(value, len)?)
+        });
+        done(outcome, || call!(LGETXATTR, fn(*const c_char, *const c_char, *mut c_void, size_t) -> ssize_t, path, name, value, len))
+    }
+    fn llistxattr (path: *const c_char, list: *mut c_char, len: size_t) -> ssize_t {
+        let outcome = text(path).and_then(|path| inodes::list_xattrs(Path::here(&path, false), room(list.cast(), len)?));
+        done(outcome, || call!(LLISTXATTR, fn(*const c_char, *mut c_char, size_t) -> ssize_t, path, list, len))
+    }
+    fn lremovexattr (path: *const c_char, name: *const c_char) -> c_int {
+        let outcome = text(path).zip(text(name)).and_then(|(path, name)| inodes::remove_xattr(Path::here(&path, false), &name));
+        done(outcome, || call!(LREMOVEXATTR, fn(*const c_char, *const c_char) -> c_int, path, name))
+    }
+    fn stat stat64 (path: *const c_char, to: *mut libc::stat) -> c_int {
+        let answered = looked_at(path).and_then(|path| stats::stat(Path::here(&path, true)));
+        stat_into(to, answered, || call!(STAT, fn(*const c_char, *mut libc::stat) -> c_int, path, to))
+    }
+    fn lstat lstat64 (path: *const c_char, to: *mut libc::stat) -> c_int {
+        let answered = looked_at(path).and_then(|path| stats::stat(Path::here(&path, false)));
+        stat_into(to, answered, || call!(LSTAT, fn(*const c_char, *mut libc::stat) -> c_int, path, to))
+    }
+    fn fstatat fstatat64 (dir: c_int, path: *const c_char, to: *mut libc::stat, flags: c_int) -> c_int {
+        let answered = looked_at(path).and_then(|path| stats::stat(Path::at(dir, &path, flags)?));
+        stat_into(to, answered, || call!(FSTATAT, fn(c_int, *const c_char, *mut libc::stat, c_int) -> c_int, dir, path, to, flags))
+    }
+    // What programs call that were linked with an older C library: versions of `stat`, of which there is one here.
+    fn __xstat __xstat64 (version: c_int, path: *const c_char, to: *mut libc::stat) -> c_int {
+        let answered = looked_at(path).filter(|_| version == 1).and_then(|path| stats::stat(Path::here(&path, true)));
+        stat_into(to, answered, || call!(XSTAT, fn(c_int, *const c_char, *mut libc::stat) -> c_int, version, path, to))
+    }
+    fn __lxstat __lxstat64 (version: c_int, path: *const c_char, to: *mut libc::stat) -> c_int {
+        let answered = looked_at(path).filter(|_| version == 1).and_then(|path| stats::stat(Path::here(&path, false)));
+        stat_into(to, answered, || call!(LXSTAT, fn(c_int, *const c_char, *mut libc::stat) -> c_int, version, path, to))
+    }
+    fn __fxstatat __fxstatat64 (version: c_int, dir: c_int, path: *const c_char, to: *mut libc::stat, flags: c_int) -> c_int {
+        let answered = looked_at(path).filter(|_| version == 1).and_then(|path| stats::stat(Path::at(dir, &path, flags)?));
+        stat_into(to, answered, || call!(FXSTATAT, fn(c_int, c_int, *const c_char, *mut libc::stat, c_int) -> c_int, version, dir, path, to, flags))
+    }
+    fn statx (dir: c_int, path: *const c_char, flags: c_int, asked: c_uint, to: *mut libc::statx) -> c_int {
+        let known = flags & libc::AT_STATX_FORCE_SYNC == 0 && asked & !STATX_KNOWN == 0;
+        let path_flags = flags & !libc::AT_STATX_DONT_SYNC;
+        let answered = looked_at(path).filter(|_| known).and_then(|path| stats::stat(Path::at(dir, &path, path_flags)?));
+        match answered {
+            Some(Ok(answered)) => {
+                unsafe { to.write(statx_of(&answered, asked)) };
+                0
+            }
+            Some(Err(errno)) => fail(errno) as c_int,
+            None => {
+                let done = call!(STATX, fn(c_int, *const c_char, c_int, c_uint, *mut libc::statx) -> c_int, dir, path, flags, asked, to);
+                if done == 0 {
+                    // SAFETY: the kernel has just written there.
+                    let to = unsafe { &*to };
+                    stats::seen(libc::makedev(to.stx_dev_major, to.stx_dev_minor));
+                }
+                done
+            }
+        }
     }
     fn _exit _Exit (status: c_int) -> ! {
         report::print();

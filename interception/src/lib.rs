@@ -13,19 +13,26 @@
 //! # Not here
 //! Any rule of a filesystem; who may open what (the kernel).
 
+mod c;
 mod data;
+mod directories;
 mod doors;
 mod environment;
 mod fds;
 mod hooks;
+mod inodes;
 mod mounts;
 mod names;
 mod opening;
 mod real;
 mod report;
+mod stats;
 mod text;
 
-/// What became of a call.
+/// What became of a call about a name: its result, or `errno.h`'s number. `None`: nothing was done; it is the C library's.
+pub(crate) type Done = Option<Result<usize, i32>>;
+
+/// What became of a call on a descriptor.
 pub(crate) enum Outcome {
     /// It is done, with this result.
     Done(usize),

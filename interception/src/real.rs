@@ -60,7 +60,7 @@ extern "C" fn in_child() {
     crate::fds::nobody_moves();
     crate::fds::share_all();
     crate::doors::leave();
-    crate::names::leave();
+    crate::directories::leave();
     crate::report::inherit();
 }
 

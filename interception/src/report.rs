@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::{Outcome, doors, environment};
+use crate::{Done, Outcome, doors, environment};
 
 /// In this order, also those that never go through the door.
 const NAMES: [&str; 14] = [
@@ -17,6 +17,7 @@ const NAMES: [&str; 14] = [
 pub(crate) const READ: usize = 0;
 pub(crate) const WRITE: usize = 1;
 pub(crate) const OPEN: usize = 2;
+pub(crate) const STAT: usize = 3;
 pub(crate) const LINK: usize = 6;
 pub(crate) const UNLINK: usize = 7;
 pub(crate) const MKDIR: usize = 10;
@@ -35,6 +36,12 @@ static PID: AtomicI32 = AtomicI32::new(0);
 
 pub(crate) fn count(what: usize) {
     COUNTS[what].fetch_add(1, Relaxed);
+}
+
+pub(crate) fn count_done(done: &Done, what: usize) {
+    if done.is_some() {
+        count(what);
+    }
 }
 
 pub(crate) fn count_if(outcome: &Outcome, what: usize) {

@@ -124,7 +124,7 @@ class Attacker:
                 pass
             return struct.pack("<IIIIHHI", 16, 0, 0, 0, 0, 0, 0) + token
         where = [chance.choice(directories + [chance.getrandbits(64)] if chance.random() < 0.3 else directories[:1]) for _ in names]
-        return struct.pack("<IIIIHHIQQ", chance.randrange(17, 23), self.word(), self.word(), self.word(), *lengths, 0, *where)
+        return struct.pack("<IIIIHHIQQ", chance.randrange(17, 29), self.word(), self.word(), self.word(), *lengths, 0, *where)
 
     def garbage(self):
         """Bytes anywhere: heads of slots, words, the header, data."""
@@ -216,6 +216,7 @@ class Hostile:
         os.makedirs(victim, exist_ok=True)
         with open(f"{victim}/kept", "w") as kept:
             kept.write("kept")
+        kept_at = os.stat(f"{victim}/kept")
         attackers = [[sys.executable, os.path.join(HERE, "hostile.py"), self.store.mnt, str(seed + number), str(seconds)] for number in range(4)]
         try:
             with Worker() as honest:
@@ -240,6 +241,8 @@ class Hostile:
                 need(rounds >= 20, f"it came only {rounds} times to something")
                 self.tests.used(calls, 2 * rounds)
                 need(text(path + "log") == "".join(f"{n:09}\n" for n in range(rounds)), "its log")
+            now = os.stat(f"{victim}/kept")
+            need((now.st_mode, now.st_uid, now.st_ctime_ns) == (kept_at.st_mode, kept_at.st_uid, kept_at.st_ctime_ns) and not os.listxattr(f"{victim}/kept"), "attributes in a directory that nobody has entered were changed")
             need(os.listdir(victim) == ["kept"] and text(f"{victim}/kept") == "kept", "a directory that nobody has entered was changed")
             root = os.listdir(self.store.mnt)
             need(not {"a", "b", "kept", "x" * 255} & set(root), f"the root was changed: {root}")

@@ -14,6 +14,7 @@ import time
 
 import calls
 import hostile
+import inodes
 import names
 import reports
 import symbols
@@ -456,6 +457,7 @@ def main():
             ("programs that are killed leave nothing behind", tests.killed),
             ("permissions are the kernel's", tests.others),
             *names.claims(tests),
+            *inodes.claims(tests),
             *calls.claims(tests),
             *reports.claims(tests),
             *symbols.claims(tests),

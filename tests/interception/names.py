@@ -31,14 +31,14 @@ def failed(call):
 
 
 class Names:
-    def __init__(self, store, calls):
-        self.store, self.calls = store, calls
+    def __init__(self, store, calls, prefix="names"):
+        self.store, self.calls, self.prefix = store, calls, prefix
         self.number = 0
 
     def directory(self, mode=0o755):
         os.chmod(self.store.base, 0o755)
         self.number += 1
-        path = f"{self.store.mnt}/names{self.number}"
+        path = f"{self.store.mnt}/{self.prefix}{self.number}"
         os.mkdir(path)
         os.chmod(path, mode)
         return path
@@ -298,7 +298,7 @@ class Names:
         directories = ["", "/x", "/y"]
         for sub in directories[1:]:
             os.mkdir(d + sub)
-        model, before = {sub: {} for sub in directories}, self.calls()
+        model, modes, before = {sub: {} for sub in directories}, {}, self.calls()
         with Worker() as one, Worker() as other:
             doers = [lambda text: one.do(text), lambda text: other.do(text), lambda text: eval(text, {"os": os})]
             looks = [lambda text: one.do(text), lambda text: other.do(text), lambda text: eval(text, {"os": os})]
@@ -308,7 +308,7 @@ class Names:
                     sub, to = rng.choice(directories), rng.choice(directories)
                     name, new = (f"{rng.choice('abcde')}" for _ in range(2))
                     path, target = f"{d}{sub}/{name}", f"{d}{to}/{new}"
-                    kind = rng.choice(["file", "unlink", "mkdir", "rmdir", "rename", "link", "symlink"])
+                    kind = rng.choice(["file", "unlink", "mkdir", "rmdir", "rename", "link", "symlink", "chmod"])
                     here, there = model[sub], model[to]
                     expected = 0
                     if kind in ("file", "mkdir", "symlink"):
@@ -325,6 +325,14 @@ class Names:
                             expected = errno.EISDIR if is_directory else errno.ENOTDIR
                         else:
                             del here[name]
+                    elif kind == "chmod":
+                        mode = rng.choice([0o700, 0o751, 0o4755, 0o604])
+                        call = f"os.chmod({path!r}, {mode})"
+                        # A symlink of these leads nowhere.
+                        if here.get(name, ("symlink",))[0] == "symlink":
+                            expected = errno.ENOENT
+                        else:
+                            modes[here[name][1]] = mode
                     elif kind == "link":
                         call = f"os.link({path!r}, {target!r}, follow_symlinks=False)"
                         if name not in here:
@@ -352,6 +360,7 @@ class Names:
                     for name, (what, made) in here.items():
                         links = sum(made == other for names in model.values() for _, other in names.values())
                         st_mode, _, _, st_nlink = look(f"list(os.lstat({d + sub + '/' + name!r})[:4])")
+                        need(st_mode & 0o7777 == modes.get(made, st_mode & 0o7777), f"step {step}, after {call}: {name} has mode {st_mode:o}")
                         need(st_nlink == (2 if what == "mkdir" else links), f"step {step}, after {call}: {name} has {st_nlink} links")
                 need(self.calls() - before > 300, f"only {self.calls() - before} calls came to the door")
             except AssertionError as failure:
@@ -363,7 +372,7 @@ class Names:
         script = (
             "import os, random, sys\nr = random.Random(int(sys.argv[1])); d = sys.argv[2]\n"
             "for n in range(1500):\n    a, b = (f'{d}/{r.randrange(3)}/{r.randrange(8)}' for _ in range(2))\n"
-            "    try: r.choice([lambda: os.mkdir(a), lambda: os.rmdir(a), lambda: os.unlink(a), lambda: os.rename(a, b), lambda: os.link(a, b), lambda: os.symlink(a, b), lambda: open(a, 'w').close(), lambda: os.listdir(d + '/0'), lambda: os.stat(a)])()\n"
+            "    try: r.choice([lambda: os.mkdir(a), lambda: os.rmdir(a), lambda: os.unlink(a), lambda: os.rename(a, b), lambda: os.link(a, b), lambda: os.symlink(a, b), lambda: open(a, 'w').close(), lambda: os.listdir(d + '/0'), lambda: os.stat(a), lambda: os.chmod(a, 0o700 + n % 64), lambda: os.setxattr(a, 'user.n', b'%d' % n), lambda: os.listxattr(a), lambda: os.utime(a)])()\n"
             "    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError): pass\n"
             "    except OSError as e:\n        if e.errno not in (39, 40, 22): raise\n"
         )

@@ -5,6 +5,7 @@ A row names the symbol, how the effect of its hook is looked at, and the call: o
 without a row and a row without a symbol are failures.
 """
 
+import os
 import subprocess
 
 from program import LIBRARY, Worker
@@ -36,6 +37,7 @@ def map(call):
     return os.write(other, ctypes.string_at(at + 8192, 10))
 def raw_mmap(*arguments):
     return raw(9, *arguments)
+times = (off * 4)(5, 6, 7, 8)  # As timespec, and as timeval; as utimbuf the first two.
 def raw_child():
     pid = raw(57)
     if pid == 0:
@@ -136,6 +138,45 @@ ROWS = {
         "rename": ("libc.rename(d + b'/a', d + b'/new')", "raw(82, d + b'/a', d + b'/new')"),
         "renameat": ("libc.renameat(fd, b'a', fd, b'new')", "raw(264, fd, b'a', fd, b'new')"),
         "renameat2": ("libc.renameat2(fd, b'a', fd, b'new', 1)", "raw(316, fd, b'a', fd, b'new', 1)"),
+    },
+    # It syncs `fd`.
+    "syncs": {
+        "fsync": ("libc.fsync(fd)", "raw(74, fd)"),
+        "fdatasync": ("libc.fdatasync(fd)", "raw(75, fd)"),
+    },
+    # It changes an attribute or an xattr of `a`, which has `user.old`, in `d`, which is entered.
+    "changes attributes": {
+        "chmod": ("libc.chmod(d + b'/a', 0o4751)", "raw(90, d + b'/a', 0o4751)"),
+        "fchmodat": ("libc.fchmodat(fd, b'a', 0o604, 0)", "raw(268, fd, b'a', 0o604)"),
+        "chown": ("libc.chown(d + b'/a', 0, 0)", "raw(92, d + b'/a', 0, 0)"),
+        "lchown": ("libc.lchown(d + b'/a', -1, 0)", "raw(94, d + b'/a', -1, 0)"),
+        "fchownat": ("libc.fchownat(fd, b'a', 0, -1, 0x100)", "raw(260, fd, b'a', 0, -1, 0x100)"),
+        "utimensat": ("libc.utimensat(fd, b'a', times, 0)", "raw(280, fd, b'a', times, 0)"),
+        "utimes": ("libc.utimes(d + b'/a', times)", "raw(235, d + b'/a', times)"),
+        "lutimes": ("libc.lutimes(d + b'/a', times)", "raw(280, AT_FDCWD, d + b'/a', (off * 4)(5, 6000, 7, 8000), 0x100)"),
+        "futimesat": ("libc.futimesat(fd, b'a', times)", "raw(261, fd, b'a', times)"),
+        "utime": ("libc.utime(d + b'/a', times)", "raw(132, d + b'/a', times)"),
+        "setxattr": ("libc.setxattr(d + b'/a', b'user.new', b'value', size(5), 1)", "raw(188, d + b'/a', b'user.new', b'value', size(5), 1)"),
+        "lsetxattr": ("libc.lsetxattr(d + b'/a', b'user.old', b'', size(0), 2)", "raw(189, d + b'/a', b'user.old', b'', size(0), 2)"),
+        "removexattr": ("libc.removexattr(d + b'/a', b'user.old')", "raw(197, d + b'/a', b'user.old')"),
+        "lremovexattr": ("libc.lremovexattr(d + b'/a', b'user.old')", "raw(198, d + b'/a', b'user.old')"),
+    },
+    # It asks for xattrs of `a`, which has `user.old`, into `room`.
+    "asks": {
+        "getxattr": ("libc.getxattr(d + b'/a', b'user.old', room, size(10))", "raw(191, d + b'/a', b'user.old', room, size(10))"),
+        "lgetxattr": ("libc.lgetxattr(d + b'/a', b'user.old', room, size(10))", "raw(192, d + b'/a', b'user.old', room, size(10))"),
+        "listxattr": ("libc.listxattr(d + b'/a', room, size(10))", "raw(194, d + b'/a', room, size(10))"),
+        "llistxattr": ("libc.llistxattr(d + b'/a', room, size(10))", "raw(195, d + b'/a', room, size(10))"),
+    },
+    # It looks at `unknown`, which the kernel does not know, or has its own way to, into `found`.
+    "looks": {
+        **{name: (f"libc.{name}(d + unknown, found)", "raw(4, d + unknown, found)") for name in ("stat", "stat64")},
+        **{name: (f"libc.{name}(d + unknown, found)", "raw(6, d + unknown, found)") for name in ("lstat", "lstat64")},
+        **{name: (f"libc.{name}(fd, unknown[1:], found, 0)", "raw(262, fd, unknown[1:], found, 0)") for name in ("fstatat", "fstatat64")},
+        **{name: (f"libc.{name}(1, d + unknown, found)", "raw(4, d + unknown, found)") for name in ("__xstat", "__xstat64")},
+        **{name: (f"libc.{name}(1, d + unknown, found)", "raw(6, d + unknown, found)") for name in ("__lxstat", "__lxstat64")},
+        **{name: (f"libc.{name}(1, fd, unknown[1:], found, 0x100)", "raw(262, fd, unknown[1:], found, 0x100)") for name in ("__fxstatat", "__fxstatat64")},
+        "statx": ("libc.statx(fd, unknown[1:], 0x100, 0xfff, found)", "raw(332, fd, unknown[1:], 0x100, 0xfff, found)"),
     },
     # It ends the program, which reports.
     "ends": {
@@ -287,6 +328,61 @@ class Symbols:
                 need(self.through(worker, text, calls) == 0, "it fails")
                 found.append([(name, *worker.do(f"list(os.lstat(d + b'/{name}'))[0::3]")[:2]) for name in worker.do("sorted(os.fsdecode(x) for x in os.listdir(d))")])
         need(found[0] == found[1], f"{found[0]} by the door, {found[1]} by the kernel")
+
+    def syncs(self, symbol, call, raw):
+        for text, calls in (call, 1), (raw, 0):
+            worker, path = self.worker()
+            with worker:
+                self.opened(worker)
+                need(self.through(worker, text, calls) == 0, "it fails")
+
+    def directory(self, worker):
+        """`d`, which is entered to change it, with `a`."""
+        worker.do("d = path + b'd'; os.mkdir(d); os.close(os.open(d + b'/a', os.O_CREAT)); os.setxattr(d + b'/a', 'user.old', b'text')")
+        worker.do("[(os.mkdir(d + b'/g'), os.rmdir(d + b'/g')) for n in range(3)]; fd = os.open(d, os.O_RDONLY)")
+
+    def changes_attributes(self, symbol, call, raw):
+        """Both do the same, one of them at the door, and whoever looks sees it at once."""
+        found = []
+        for text, calls in (call, 1), (raw, 0):
+            worker, path = self.worker()
+            with worker:
+                self.directory(worker)
+                file = path + "d/a"
+                before = os.stat(file)
+                need(self.through(worker, text, calls) == 0, "it fails")
+                after = os.stat(file)
+                need(after.st_ctime_ns > before.st_ctime_ns, "the time of the change")
+                times = [(new if new != old and new < 1 << 40 else None) for new, old in zip((after.st_atime_ns, after.st_mtime_ns), (before.st_atime_ns, before.st_mtime_ns))]
+                found.append((oct(after.st_mode), after.st_uid, after.st_gid, times, {name: os.getxattr(file, name) for name in os.listxattr(file)}))
+        need(found[0] == found[1], f"{found[0]} by the door, {found[1]} by the kernel")
+
+    def asks(self, symbol, call, raw):
+        for text, calls in (call, 1), (raw, 0):
+            worker, path = self.worker()
+            with worker:
+                self.directory(worker)
+                worker.do("for n in range(6): os.listxattr(d + b'/a')")
+                got = self.through(worker, text, calls)
+                expected = b"user.old\0" if "list" in symbol else b"text"
+                need(got == len(expected) and worker.bytes("room.raw")[:got] == expected, f"{got} bytes, {worker.bytes('room.raw')}")
+
+    def looks(self, symbol, call, raw):
+        """What both find is the same to the last byte."""
+        for text, calls in (call, 1), (raw, 0):
+            worker, path = self.worker()
+            with worker:
+                self.directory(worker)
+                # What is made at the door the kernel does not know.
+                worker.do("for n in range(20): os.mkdir(d + b'/%d' % n, 0o751)")
+                worker.do("for n in range(19): os.stat(d + b'/%d' % n)")
+                worker.do("found = ctypes.create_string_buffer(256); unknown = b'/19'")
+                need(self.through(worker, text, calls) == 0, "it fails")
+                by_one = worker.bytes("found.raw")
+                worker.do("ctypes.memset(found, 0, 256)")
+                need(worker.do(raw) == 0, "the kernel's fails")
+                need(worker.bytes("found.raw") == by_one, f"{by_one.hex()}, and the kernel says {worker.bytes('found.raw').hex()}")
+                need(worker.do("os.stat(d + unknown).st_mode") == 0o40751, "its mode")
 
     def ends(self, symbol, call, raw):
         for text, reports in (call, True), (raw, False):

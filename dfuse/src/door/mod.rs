@@ -15,6 +15,7 @@
 
 mod clients;
 mod grants;
+mod inodes;
 mod names;
 mod stats;
 
@@ -29,7 +30,7 @@ use bytes::Bytes;
 use daos_fabric::shm::Taken;
 use daos_types::door::names::Call;
 use daos_types::door::{Answer, Ask, Pass, Token};
-use dfs::{Appended, Handle, Ino};
+use dfs::{Appended, Handle, Ino, Right};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -95,6 +96,12 @@ impl Desk {
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
     }
 
+    /// The thread tells the kernel, and answers.
+    fn finish(&self, finished: names::Finished) {
+        self.names.finish(finished);
+        self.wake();
+    }
+
     /// There is something to do for the thread.
     fn wake(&self) {
         if self.asleep.swap(false, SeqCst) {
@@ -111,6 +118,13 @@ impl Desk {
     /// What an open directory needs to find the door.
     pub fn way(&self) -> Pass {
         Pass::new(None, &self.name)
+    }
+
+    /// A token for somebody who may look for names in this directory.
+    pub fn to_look(&self, directory: Ino) -> io::Result<Token> {
+        let token = random_token()?;
+        self.names.offer(token, directory, Right::Search);
+        Ok(token)
     }
 
     /// Calls that were taken so far.
@@ -223,7 +237,7 @@ impl<F: Filesystem> Serve<F> {
 
     fn call(&self, client: &Arc<Client>, taken: Taken, ask: Ask) {
         let (token, writes) = match ask {
-            Ask::Read { token, .. } => (token, false),
+            Ask::Read { token, .. } | Ask::Sync { token, .. } => (token, false),
             Ask::Write { token, .. } | Ask::Append { token, .. } => (token, true),
         };
         let operation = Operation::of_data(&ask);
@@ -267,6 +281,11 @@ impl<F: Filesystem> Serve<F> {
                     owed.pay(counted(written));
                 });
             }
+            Ask::Sync { data_only, .. } => self.executor.spawn_with(credit, async move {
+                let synced = fs.fsync(ino, data_only).await;
+                drop(in_flight);
+                owed.pay(counted(synced.map(|()| 0)));
+            }),
             Ask::Append { len, .. } => {
                 let write = write_of(&owed, in_flight.of, None, len);
                 self.executor.spawn_with(credit, async move {

@@ -1,7 +1,8 @@
-//! Changes of names at the door: who asks has found the directory by the kernel, which has let him.
+//! Names at the door: who asks has found the directory by the kernel, which has let him.
 //!
-//! A token for a directory is set on it as an xattr, so the kernel has seen that its owner may change what is in there, and that the mount
-//! may be written to. Whether he still may, dfs says for each call; in doubt the call is the kernel's.
+//! A token for a directory is an xattr of it. Who sets one has been seen by the kernel to be one who may change what is in there, by a mount that
+//! may be written to; who asks for one, to be one who may read it. Whether he still may, dfs says for each call; in doubt the call is the
+//! kernel's.
 //!
 //! # Invariants
 //! 1. What a call has changed is told to the kernel before it is answered, by the door's thread, when nothing of the call is in flight any
@@ -15,9 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use daos_types::door::names::{Call, Change, DIRECTORIES_MAX, NOT_THIS, Name, What};
+use daos_types::door::names::{Call, Change, DIRECTORIES_MAX, Name, What};
 use daos_types::door::{Answer, Token};
-use dfs::{Caller, Credentials, Ino, RenameFlags, Result};
+use dfs::{Caller, Credentials, Ino, RenameFlags, Result, Right};
 use smallvec::{SmallVec, smallvec};
 
 use super::{Owed, Serve};
@@ -35,7 +36,7 @@ const MKDIR_BITS: u32 = 0o1777;
 /// What is known of names at the desk.
 #[derive(Default)]
 pub struct Names {
-    offered: Mutex<VecDeque<(Token, Ino)>>,
+    offered: Mutex<VecDeque<(Token, Ino, Right)>>,
     finished: Mutex<Vec<Finished>>,
     /// There is something in `finished`.
     any: AtomicBool,
@@ -44,12 +45,12 @@ pub struct Names {
 
 /// A call that is done, and what the kernel is to be told before it is answered.
 pub struct Finished {
-    owed: Owed,
-    answer: Answer,
-    by: Thread,
-    directories: SmallVec<[Ino; 2]>,
-    inodes: SmallVec<[Ino; 2]>,
-    names: SmallVec<[(Ino, Bytes); 2]>,
+    pub(super) owed: Owed,
+    pub(super) answer: Answer,
+    pub(super) by: Thread,
+    pub(super) directories: SmallVec<[Ino; 2]>,
+    pub(super) inodes: SmallVec<[Ino; 2]>,
+    pub(super) names: SmallVec<[(Ino, Bytes); 2]>,
 }
 
 /// How the kernel hears of it.
@@ -63,19 +64,19 @@ pub struct Kernel {
 }
 
 impl Names {
-    /// Somebody who may change `directory` has set this token on it.
-    pub fn offer(&self, token: Token, directory: Ino) {
+    /// Somebody has this token of `directory`, where the kernel gives him this right.
+    pub fn offer(&self, token: Token, directory: Ino, right: Right) {
         let mut offered = lock(&self.offered);
         if offered.len() == OFFERED_MAX {
             offered.pop_front();
         }
-        offered.push_back((token, directory));
+        offered.push_back((token, directory, right));
     }
 
-    fn take(&self, token: Token) -> Option<Ino> {
+    fn take(&self, token: Token) -> Option<(Ino, Right)> {
         let mut offered = lock(&self.offered);
-        let at = offered.iter().position(|(of, _)| *of == token)?;
-        offered.remove(at).map(|(_, directory)| directory)
+        let at = offered.iter().position(|(of, ..)| *of == token)?;
+        offered.remove(at).map(|(_, directory, right)| (directory, right))
     }
 
     /// Somebody has ever come to change names.
@@ -87,7 +88,7 @@ impl Names {
         self.any.load(SeqCst)
     }
 
-    fn finish(&self, finished: Finished) {
+    pub(super) fn finish(&self, finished: Finished) {
         lock(&self.finished).push(finished);
         self.any.store(true, SeqCst);
     }
@@ -102,22 +103,22 @@ impl Names {
 
 /// Where a client is: the directories that it has entered, the last one last.
 #[derive(Default)]
-pub struct Entered(Mutex<VecDeque<Ino>>);
+pub struct Entered(Mutex<VecDeque<(Ino, Right)>>);
 
 impl Entered {
-    fn enter(&self, directory: Ino) {
+    fn enter(&self, directory: Ino, right: Right) {
         let mut entered = lock(&self.0);
-        if entered.contains(&directory) {
+        if entered.contains(&(directory, right)) {
             return;
         }
         if entered.len() == DIRECTORIES_MAX {
             entered.pop_front();
         }
-        entered.push_back(directory);
+        entered.push_back((directory, right));
     }
 
-    fn has(&self, directory: Ino) -> bool {
-        lock(&self.0).iter().rev().any(|entered| *entered == directory)
+    pub(super) fn has(&self, directory: Ino, right: Right) -> bool {
+        lock(&self.0).iter().rev().any(|entered| *entered == (directory, right))
     }
 }
 
@@ -128,15 +129,18 @@ impl<F: Filesystem> Serve<F> {
         }
         match call {
             Call::Enter { token } => match self.desk.names.take(token) {
-                Some(directory) => {
-                    // Before it is answered: attributes that are given from then on are marked.
-                    self.desk.names.used.store(true, SeqCst);
-                    owed.client.entered.enter(directory);
+                Some((directory, right)) => {
+                    if right == Right::Change {
+                        // Before it is answered: attributes that are given from then on are marked.
+                        self.desk.names.used.store(true, SeqCst);
+                    }
+                    owed.client.entered.enter(directory, right);
                     owed.pay(Answer::Done(0));
                 }
                 None => owed.pay(Answer::Failed(libc::EBADF as u32)),
             },
             Call::Change(change) => self.change(owed, credit, change),
+            Call::OfInode(asked) => self.of_inode(owed, credit, asked),
         }
     }
 
@@ -150,14 +154,13 @@ impl<F: Filesystem> Serve<F> {
             // Also when it has failed: what such a call has done is not known.
             let answer = match carry_out(&*fs, &owed.client.who, &asked, &mut inodes).await {
                 Ok(Verdict::Done) => Answer::Done(0),
-                Ok(Verdict::ThisIsTheKernels) => return owed.pay(Answer::Done(NOT_THIS)),
+                Ok(Verdict::ThisIsTheKernels) => return owed.pay(Answer::NotThis),
                 Ok(Verdict::InDoubt) => return owed.pay(Answer::Kernel),
                 Err(error) => Answer::Failed(errno(&error) as u32),
             };
             let (directories, names) = (asked.directories(), asked.names());
             let by = asked.by;
-            desk.names.finish(Finished { owed, answer, by, directories, inodes, names });
-            desk.wake();
+            desk.finish(Finished { owed, answer, by, directories, inodes, names });
         });
     }
 
@@ -214,8 +217,9 @@ impl Asked {
         }
         let to_name = name.split_off(len);
         let nodes = Nodes { root };
-        let directory =
-            |of: Name| Some(nodes.ino(of.directory)).filter(|ino| client.entered.has(*ino));
+        let directory = |of: Name| {
+            Some(nodes.ino(of.directory)).filter(|ino| client.entered.has(*ino, Right::Change))
+        };
         let at_directory = directory(at)?;
         let to_directory = match what {
             What::Link | What::Rename { .. } if to.directory != at.directory => directory(to)?,
@@ -267,8 +271,8 @@ async fn carry_out<F: Filesystem>(
 ) -> Result<Verdict> {
     let Asked { what, at, name, to, to_name, .. } = asked;
     let (at, to) = (*at, *to);
-    let may =
-        fs.surely_may_change(at, who).await? && (to == at || fs.surely_may_change(to, who).await?);
+    let may = fs.surely_may(at, who, Right::Change).await?
+        && (to == at || fs.surely_may(to, who, Right::Change).await?);
     if !may {
         return Ok(Verdict::InDoubt);
     }
@@ -306,7 +310,7 @@ async fn carry_out<F: Filesystem>(
 }
 
 /// What answers an entry has counted a lookup, of which the kernel will know nothing.
-async fn counted<F: Filesystem>(
+pub(super) async fn counted<F: Filesystem>(
     fs: &F,
     answer: impl Future<Output = Result<dfs::Entry>>,
 ) -> Result<dfs::Entry> {
@@ -326,10 +330,10 @@ mod tests {
         let names = Names::default();
         let token = |n| Token(7, n);
         for n in 0..=OFFERED_MAX as u64 {
-            names.offer(token(n), Ino(n));
+            names.offer(token(n), Ino(n), Right::Search);
         }
         assert_eq!(names.take(token(0)), None);
-        assert_eq!(names.take(token(1)), Some(Ino(1)));
+        assert_eq!(names.take(token(1)), Some((Ino(1), Right::Search)));
         assert_eq!(names.take(token(1)), None);
     }
 
@@ -337,10 +341,11 @@ mod tests {
     fn a_client_leaves_what_it_has_entered_first() {
         let entered = Entered::default();
         for n in 0..=DIRECTORIES_MAX as u64 {
-            entered.enter(Ino(n));
-            entered.enter(Ino(n));
+            entered.enter(Ino(n), Right::Search);
+            entered.enter(Ino(n), Right::Search);
         }
-        assert!(!entered.has(Ino(0)) && entered.has(Ino(1)));
-        assert!(entered.has(Ino(DIRECTORIES_MAX as u64)));
+        let has = |n| entered.has(Ino(n), Right::Search);
+        assert!(!has(0) && has(1) && has(DIRECTORIES_MAX as u64));
+        assert!(!entered.has(Ino(1), Right::Change));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use daos_types::door::Ask;
+use daos_types::door::inodes::{Of, OfInode};
 use daos_types::door::names::{Call, Change, What};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +12,8 @@ pub enum Operation {
     Read,
     Write,
     Append,
-    /// Of directories in which names will be changed.
+    Sync,
+    /// Of directories, the names in which will be asked for or changed.
     Enter,
     Unlink,
     Rmdir,
@@ -19,13 +21,20 @@ pub enum Operation {
     Symlink,
     Link,
     Rename,
+    Stat,
+    SetAttr,
+    GetXattr,
+    ListXattr,
+    SetXattr,
+    RemoveXattr,
 }
 
 impl Operation {
-    const ALL: [(Self, &str); 10] = [
+    const ALL: [(Self, &str); 17] = [
         (Self::Read, "read"),
         (Self::Write, "write"),
         (Self::Append, "append"),
+        (Self::Sync, "sync"),
         (Self::Enter, "enter"),
         (Self::Unlink, "unlink"),
         (Self::Rmdir, "rmdir"),
@@ -33,6 +42,12 @@ impl Operation {
         (Self::Symlink, "symlink"),
         (Self::Link, "link"),
         (Self::Rename, "rename"),
+        (Self::Stat, "stat"),
+        (Self::SetAttr, "setattr"),
+        (Self::GetXattr, "getxattr"),
+        (Self::ListXattr, "listxattr"),
+        (Self::SetXattr, "setxattr"),
+        (Self::RemoveXattr, "removexattr"),
     ];
 
     pub fn of_data(ask: &Ask) -> Self {
@@ -40,6 +55,7 @@ impl Operation {
             Ask::Read { .. } => Self::Read,
             Ask::Write { .. } => Self::Write,
             Ask::Append { .. } => Self::Append,
+            Ask::Sync { .. } => Self::Sync,
         }
     }
 
@@ -53,6 +69,14 @@ impl Operation {
                 What::Symlink => Self::Symlink,
                 What::Link => Self::Link,
                 What::Rename { .. } => Self::Rename,
+            },
+            Call::OfInode(OfInode { what, .. }) => match what {
+                Of::Stat => Self::Stat,
+                Of::SetAttr => Self::SetAttr,
+                Of::GetXattr { .. } => Self::GetXattr,
+                Of::ListXattr { .. } => Self::ListXattr,
+                Of::SetXattr { .. } => Self::SetXattr,
+                Of::RemoveXattr { .. } => Self::RemoveXattr,
             },
         }
     }

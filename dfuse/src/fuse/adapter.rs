@@ -20,8 +20,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use daos_types::door::{self, Token};
 use dfs::{
-    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Seek,
-    SetAttr, SetTime, Time, XattrSet,
+    Attr, Caller, DirEntry, Entry, Error, Handle, Ino, Kind, Opened, RenameFlags, Result, Right,
+    Seek, SetAttr, SetTime, Time, XattrSet,
 };
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
@@ -506,6 +506,10 @@ impl<F: Filesystem> Adapter<F> {
             Operation::SetXattr { name: door::names::XATTR, value, .. } => {
                 reply.error(self.offer(ino, value));
             }
+            Operation::GetXattr { size, name: door::names::XATTR } => {
+                let token = self.token(ino);
+                self.xattr(size, reply, async move { token });
+            }
             Operation::SetXattr { flags, kill_sgid, name, value } => {
                 let Some(set) = XattrSet::from_bits(flags as i32) else {
                     return reply.error(libc::EINVAL);
@@ -589,11 +593,18 @@ impl<F: Filesystem> Adapter<F> {
         let desk = self.view.desk.as_ref().filter(|_| self.view.given.is_some());
         match (desk, Token::decode(token)) {
             (Some(desk), Some(token)) => {
-                desk.names.offer(token, ino);
+                desk.names.offer(token, ino, Right::Change);
                 libc::EALREADY
             }
             _ => libc::EOPNOTSUPP,
         }
+    }
+
+    /// Somebody whom the kernel lets read this inode would look for names in it at the door.
+    fn token(&self, ino: Ino) -> Result<Bytes> {
+        let desk = self.view.desk.as_ref().filter(|_| self.view.given.is_some());
+        let token = desk.and_then(|desk| desk.to_look(ino).ok()).ok_or(Error::NoAttribute)?;
+        Ok(Bytes::copy_from_slice(&token.encode()))
     }
 
     fn lookup(&self, parent: Ino, name: &[u8], by: Thread, reply: Reply) {

@@ -1,10 +1,11 @@
 //! What a program says to dfuse at its door beside the mount: bodies of calls through shared memory, and what an ioctl on an open file
 //! answers. Bytes: `dfuse/FORMAT.md`.
 
+pub mod inodes;
 pub mod names;
 
 /// Of both sides; one that speaks another leaves the other alone.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// `_IOR('D', 0xd0, Pass)`: what a program needs to come to the door with this open file.
 pub const IOCTL_PASS: u32 = 2 << 30 | (PASS_BYTES as u32) << 16 | (b'D' as u32) << 8 | 0xd0;
@@ -100,11 +101,14 @@ pub enum Ask {
     Write { token: Token, offset: u64, len: u32 },
     /// The first `len` bytes of the slot's data, at the end of the file, wherever that is.
     Append { token: Token, len: u32 },
+    /// What was written before survives a power cut; `data_only`: as fdatasync(2).
+    Sync { token: Token, data_only: bool },
 }
 
 const READ: u32 = 1;
 const WRITE: u32 = 2;
 const APPEND: u32 = 3;
+const SYNC: u32 = 4;
 pub const ASK_BYTES: usize = 32;
 
 impl Ask {
@@ -114,6 +118,7 @@ impl Ask {
             Self::Read { token, offset, len } => (READ, token, offset, len),
             Self::Write { token, offset, len } => (WRITE, token, offset, len),
             Self::Append { token, len } => (APPEND, token, 0, len),
+            Self::Sync { token, data_only } => (SYNC, token, 0, data_only.into()),
         };
         let mut bytes = [0; ASK_BYTES];
         bytes[0..4].copy_from_slice(&kind.to_le_bytes());
@@ -134,6 +139,7 @@ impl Ask {
             READ => Some(Self::Read { token, offset, len }),
             WRITE => Some(Self::Write { token, offset, len }),
             APPEND => Some(Self::Append { token, len }),
+            SYNC => Some(Self::Sync { token, data_only: len == 1 }),
             _ => None,
         }
     }
@@ -148,8 +154,10 @@ pub enum Answer {
     Appended { bytes: u32, end: u64 },
     /// `errno.h`'s number of an error.
     Failed(u32),
-    /// Nothing was done: this file is the kernel's until it is opened again.
+    /// Nothing was done: this file is the kernel's until it is opened again; or, of a name, so is what is in its directory.
     Kernel,
+    /// Nothing was done: this name is the kernel's.
+    NotThis,
 }
 
 pub const ANSWER_BYTES: usize = 16;
@@ -157,6 +165,7 @@ const DONE: u32 = 0;
 const FAILED: u32 = 1;
 const KERNEL: u32 = 2;
 const APPENDED: u32 = 3;
+const NOT_THIS: u32 = 4;
 
 impl Answer {
     #[must_use]
@@ -165,6 +174,7 @@ impl Answer {
             Self::Done(bytes) => (DONE, bytes, 0),
             Self::Failed(errno) => (FAILED, errno, 0),
             Self::Kernel => (KERNEL, 0, 0),
+            Self::NotThis => (NOT_THIS, 0, 0),
             Self::Appended { bytes, end } => (APPENDED, bytes, end),
         };
         let mut bytes = [0; ANSWER_BYTES];
@@ -181,6 +191,7 @@ impl Answer {
             DONE => Some(Self::Done(u32_at(bytes, 4))),
             FAILED => Some(Self::Failed(u32_at(bytes, 4))),
             KERNEL => Some(Self::Kernel),
+            NOT_THIS => Some(Self::NotThis),
             APPENDED => Some(Self::Appended { bytes: u32_at(bytes, 4), end: u64_at(bytes, 8) }),
             _ => None,
         }

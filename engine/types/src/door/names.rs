@@ -1,28 +1,28 @@
-//! Changes of names at the door: bodies of calls. Bytes: `dfuse/FORMAT.md`.
+//! Names at the door, and the inodes that they mean: bodies of calls. Bytes: `dfuse/FORMAT.md`.
 
+use super::inodes::OfInode;
 use super::{Token, u16_at, u32_at, u64_at};
 
 /// Set on a directory, with a [`Token`] as its value, it is not stored: the kernel has seen that the caller may change the directory,
-/// and whoever knows the token may [`Call::Enter`] it. Accepted is said by EALREADY, after which the kernel tells nobody of a change.
+/// and whoever knows the token may [`Call::Enter`] it to do so. Accepted is said by EALREADY, after which the kernel tells nobody of a
+/// change. Asked for, its value is a token with which to enter the directory to look.
 pub const XATTR: &[u8] = b"user.daosfs.door";
 /// Directories that a client is in at once; who enters another one leaves the one entered first.
 pub const DIRECTORIES_MAX: usize = 256;
 /// Longest name, or target of a symlink, in bytes.
 pub const NAME_BYTES_MAX: usize = 4095;
 
-/// Bytes of [`Answer::Done`](super::Answer::Done) when this call is the kernel's, but not the next one; else there are none.
-pub const NOT_THIS: u32 = 1;
-
 pub const CALL_BYTES: usize = 40;
 
 /// What is asked. Names are in the slot's data, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// From now on names in the directory that the token was set on may be changed.
+    /// From now on names in the directory of this token may be asked for, and changed if that is what the token is for.
     Enter {
         token: Token,
     },
     Change(Change),
+    OfInode(OfInode),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,7 @@ impl Call {
                 put(24, &at.directory.to_le_bytes());
                 put(32, &to.directory.to_le_bytes());
             }
+            Self::OfInode(asked) => return asked.encode(),
         }
         bytes
     }
@@ -123,7 +124,7 @@ impl Call {
             SYMLINK => What::Symlink,
             LINK => What::Link,
             RENAME => What::Rename { no_replace: flags == 1 },
-            _ => return None,
+            _ => return OfInode::decode(bytes).map(Self::OfInode),
         };
         Some(Self::Change(Change { what, thread, at, to }))
     }
