@@ -43,7 +43,6 @@ pub struct Report {
 
 /// Findings that are kept in words.
 const FINDINGS_MAX: usize = 1000;
-/// Entries of one reply.
 
 impl Report {
     fn find(&mut self, finding: String) {
