@@ -104,6 +104,11 @@ impl Dfs {
         self.table.forget(ino, count)
     }
 
+    /// One lookup of `ino` ends whose answer nobody keeps, as the kernel does: as `forget`, but what was looked up just now stays known.
+    pub fn unremember(&self, ino: Ino) -> bool {
+        self.table.unremember(ino)
+    }
+
     /// Whether nobody wants an inode without a name any more, which is there still.
     pub fn is_forsaken(&self, ino: Ino) -> bool {
         self.table.known(ino).is_some_and(|inode| inode.is_forsaken())

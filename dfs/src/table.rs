@@ -12,7 +12,7 @@
 //! Turns on several inodes are taken in the order of their numbers. No mutex here is held across an await.
 
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -477,7 +477,7 @@ impl Drop for Table {
 #[derive(Default)]
 struct TableState {
     inodes: HashMap<Ino, Arc<Inode>>,
-    /// Every inode of the table once, next to be looked at by eviction first.
+    /// Every inode of the table, next to be looked at by eviction first. One that went and came again is in it more than once, until it is tidied.
     clock: VecDeque<Ino>,
     /// Lookups of inodes that are not in `inodes` and that the kernel has not forgotten.
     dropped: HashMap<Ino, u64>,
@@ -562,6 +562,17 @@ impl Table {
         self.get(ino).state().lookups += count;
     }
 
+    /// A lookup ends of which nobody was told; whether none is left. The inode stays: it was just used.
+    pub(crate) fn unremember(&self, ino: Ino) -> bool {
+        let mut table = self.state();
+        let Some(inode) = table.inodes.get(&ino) else {
+            return table.forget_dropped(ino, 1, &self.budget);
+        };
+        let mut state = inode.state();
+        state.lookups = state.lookups.saturating_sub(1);
+        state.lookups == 0
+    }
+
     /// Whether no lookup is left.
     pub(crate) fn forget(&self, ino: Ino, count: u64) -> bool {
         let mut table = self.state();
@@ -578,10 +589,7 @@ impl Table {
             table.inodes.remove(&ino);
             self.inodes.went(&self.budget, 1);
             // Its place in `clock` goes when the sweep comes by, or when there are too many such.
-            if table.clock.len() > 2 * table.inodes.len() + SWEEP_MAX {
-                let TableState { inodes, clock, .. } = &mut *table;
-                clock.retain(|ino| inodes.contains_key(ino));
-            }
+            table.tidy();
         }
         last
     }
@@ -601,6 +609,15 @@ impl Table {
 impl TableState {
     fn oldest_fetch(&self) -> u64 {
         self.fetches.first().copied().unwrap_or(u64::MAX)
+    }
+
+    /// Takes places out of `clock` when half of them are nobody's, or another's of the same inode.
+    fn tidy(&mut self) {
+        let Self { inodes, clock, .. } = self;
+        if clock.len() > 2 * inodes.len() + SWEEP_MAX {
+            let mut seen = HashSet::with_capacity(inodes.len());
+            clock.retain(|ino| inodes.contains_key(ino) && seen.insert(*ino));
+        }
     }
 
     /// Whether no lookup is left of an inode that is not known.
@@ -750,5 +767,27 @@ mod tests {
         }
         assert_eq!(table.len(), 0);
         assert!(table.state().clock.len() <= 2 * SWEEP_MAX);
+    }
+
+    #[test]
+    fn inodes_that_come_and_go_have_one_place_in_the_end() {
+        let table = Table::new(Budget::new(1000));
+        (0..400).for_each(|ino| table.remember(Ino(ino), 1));
+        for ino in (0..5).flat_map(|_| 0..400) {
+            assert!(table.forget(Ino(ino), 1));
+            table.remember(Ino(ino), 1);
+            let state = table.state();
+            assert!(state.clock.len() <= 2 * state.inodes.len() + SWEEP_MAX + 2);
+        }
+        assert_eq!(table.len(), 400);
+    }
+
+    #[test]
+    fn who_was_told_nothing_leaves_the_inode_where_it_is() {
+        let table = Table::new(Budget::new(1000));
+        table.remember(Ino(5), 2);
+        assert!(!table.unremember(Ino(5)) && table.unremember(Ino(5)));
+        assert!(table.looked_up().is_empty() && table.known(Ino(5)).is_some());
+        assert!(table.unremember(Ino(6)), "nobody knows it");
     }
 }

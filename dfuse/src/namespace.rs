@@ -309,6 +309,19 @@ impl Namespace {
     }
 }
 
+impl Namespace {
+    /// `forget` tells whether the kernel knows nothing of it any more.
+    fn forget_by(&self, ino: Ino, forget: impl FnOnce(&dfs::Dfs) -> bool) -> bool {
+        let shown = self.containers.get(ino.container());
+        let last = shown.as_ref().is_none_or(|shown| forget(&shown.dfs));
+        if last {
+            self.set_broken(ino, None);
+            self.set_covered(ino, false);
+        }
+        last && shown.is_some_and(|shown| shown.dfs.is_forsaken(ino))
+    }
+}
+
 impl Filesystem for Namespace {
     fn root(&self) -> Ino {
         self.containers.root().dfs.root()
@@ -333,14 +346,11 @@ impl Filesystem for Namespace {
             shown.dfs.remember(ino, 1);
         }
     }
+    fn unremember(&self, ino: Ino) -> bool {
+        self.forget_by(ino, |dfs| dfs.unremember(ino))
+    }
     fn forget(&self, ino: Ino, lookups: u64) -> bool {
-        let shown = self.containers.get(ino.container());
-        let last = shown.as_ref().is_none_or(|shown| shown.dfs.forget(ino, lookups));
-        if last {
-            self.set_broken(ino, None);
-            self.set_covered(ino, false);
-        }
-        last && shown.is_some_and(|shown| shown.dfs.is_forsaken(ino))
+        self.forget_by(ino, |dfs| dfs.forget(ino, lookups))
     }
     async fn forgotten(&self, ino: Ino) {
         if let Some(shown) = self.containers.get(ino.container()) {

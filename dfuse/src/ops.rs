@@ -108,6 +108,10 @@ macro_rules! operations {
             /// The kernel knows `ino` by one name more: of `readdir` with attributes, for each entry that went into the
             /// reply. The answers of the other calls count by themselves.
             fn remember(&self, ino: Ino);
+            /// An answer that named `ino` is nothing to the kernel; else as `forget`.
+            fn unremember(&self, ino: Ino) -> bool {
+                self.forget(ino, 1)
+            }
             /// The kernel has forgotten `lookups` of the answers that named `ino`. True: `forgotten` is to be called.
             fn forget(&self, ino: Ino, lookups: u64) -> bool;
             /// Does what is to be done for an inode of which the kernel has forgotten everything.

@@ -18,6 +18,9 @@ impl Filesystem for Dfs {
     fn remember(&self, ino: Ino) {
         Dfs::remember(self, ino, 1);
     }
+    fn unremember(&self, ino: Ino) -> bool {
+        Dfs::unremember(self, ino) && self.is_forsaken(ino)
+    }
     fn forget(&self, ino: Ino, lookups: u64) -> bool {
         Dfs::forget(self, ino, lookups) && self.is_forsaken(ino)
     }

@@ -94,11 +94,12 @@ pub(crate) fn sync(fd: i32, data_only: bool) -> Done {
     fds::known(fd).filter(|known| known.token.is_some() && fds::are_ours())?;
     let file = file(fd)?;
     let ask = Ask::Sync { token: file.token, data_only };
-    match doors::ask(file.known.door, &ask.encode(), Again::May, |_| {}, |_, _| {})? {
+    let answer = doors::ask(file.known.door, &ask.encode(), Again::May, |_| {}, |_, _| {})?;
+    match answer {
         Answer::Done(_) => Some(Ok(0)),
         Answer::Failed(errno) if errno != libc::EBADF as u32 => Some(Err(errno as i32)),
         _ => {
-            file.leave(fd);
+            file.leave(fd, Some(answer));
             None
         }
     }
@@ -189,7 +190,8 @@ impl File<'_> {
         let put = |slot: &daos_fabric::shm::Slot<'_>| {
             parts.read(0, bytes, &mut |at, bytes| slot.put_data(at, bytes))
         };
-        match doors::ask(self.known.door, &ask.encode(), Again::MayNot, put, |_, _| {}) {
+        let answer = doors::ask(self.known.door, &ask.encode(), Again::MayNot, put, |_, _| {});
+        match answer {
             Some(Answer::Appended { bytes: now, end }) => {
                 if at == At::Offset && !self.move_to(end) {
                     return Some(Err(libc::EIO));
@@ -198,16 +200,18 @@ impl File<'_> {
             }
             Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => Some(Err(errno as i32)),
             Some(_) => {
-                self.leave(fd);
+                self.leave(fd, answer);
                 None
             }
             None => None,
         }
     }
 
-    /// The descriptor is the kernel's from now on, which goes by what it was last told of the size.
-    fn leave(&self, fd: i32) {
-        fds::refused(fd);
+    /// The descriptor is the kernel's, from now on or this once, which goes by what it was last told of the size.
+    fn leave(&self, fd: i32, answer: Option<Answer>) {
+        if answer != Some(Answer::NotThis) {
+            fds::refused(fd);
+        }
         let _ = rustix::fs::fstat(self.fd);
     }
 
@@ -238,8 +242,8 @@ impl File<'_> {
             let from = start + done as u64;
             let answer = match piece(self, Way::Door, from, done, len) {
                 // Only the kernel ends a call in the middle; whoever refused it here has not done anything of this piece.
-                None | Some(Answer::Kernel) if done > 0 => {
-                    self.leave(fd);
+                answer @ (None | Some(Answer::Kernel | Answer::NotThis)) if done > 0 => {
+                    self.leave(fd, answer);
                     len = (bytes - done).min(KERNEL_BYTES_MAX);
                     piece(self, Way::Kernel, from, done, len)
                 }
@@ -259,7 +263,7 @@ impl File<'_> {
                     break Some(Err(errno as i32));
                 }
                 Some(_) => {
-                    self.leave(fd);
+                    self.leave(fd, answer);
                     break None;
                 }
                 None => break None,

@@ -223,7 +223,7 @@ impl<F: Filesystem> Serve<F> {
         match self.executor.credit() {
             Some(credit) => Some((owed, credit)),
             None => {
-                owed.pay(Answer::Kernel);
+                owed.pay(Answer::NotThis);
                 None
             }
         }

@@ -315,7 +315,7 @@ pub(super) async fn counted<F: Filesystem>(
     answer: impl Future<Output = Result<dfs::Entry>>,
 ) -> Result<dfs::Entry> {
     let entry = answer.await?;
-    if fs.forget(entry.attr.ino, 1) {
+    if fs.unremember(entry.attr.ino) {
         fs.forgotten(entry.attr.ino).await;
     }
     Ok(entry)

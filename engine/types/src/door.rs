@@ -156,7 +156,7 @@ pub enum Answer {
     Failed(u32),
     /// Nothing was done: this file is the kernel's until it is opened again; or, of a name, so is what is in its directory.
     Kernel,
-    /// Nothing was done: this name is the kernel's.
+    /// Nothing was done: this call is the kernel's, but not the next one.
     NotThis,
 }
 

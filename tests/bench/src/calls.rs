@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Error, ErrorKind};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +39,7 @@ pub enum What {
     Unlink,
     Mkdir,
     Rmdir,
+    Chmod,
 }
 
 impl What {
@@ -118,6 +119,7 @@ pub trait Calls: Sync {
     fn unlink(&self, name: &str) -> io::Result<()>;
     fn mkdir(&self, name: &str) -> io::Result<()>;
     fn rmdir(&self, name: &str) -> io::Result<()>;
+    fn chmod(&self, name: &str, mode: u32) -> io::Result<()>;
 }
 
 /// Does the work, and says how fast that was.
@@ -165,6 +167,7 @@ fn name<C: Calls>(calls: &C, what: What, name: &str) -> io::Result<u64> {
         What::Unlink => calls.unlink(name)?,
         What::Mkdir => calls.mkdir(name)?,
         What::Rmdir => calls.rmdir(name)?,
+        What::Chmod => calls.chmod(name, 0o640)?,
         What::Rename => {
             let moved = format!("{name}.moved");
             calls.rename(name, &moved)?;
@@ -276,5 +279,9 @@ impl Calls for Libc {
 
     fn rmdir(&self, name: &str) -> io::Result<()> {
         fs::remove_dir(self.folder.join(name))
+    }
+
+    fn chmod(&self, name: &str, mode: u32) -> io::Result<()> {
+        fs::set_permissions(self.folder.join(name), fs::Permissions::from_mode(mode))
     }
 }

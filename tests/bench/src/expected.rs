@@ -49,6 +49,7 @@ pub const EXPECTED: &[(&str, Bound)] = &[
     ("library: stat, cold", Bound::Speed("mount", 2.0)),
     ("library: open and close", Bound::Speed("mount", 0.9)),
     ("library: readdir, warm, entries", Bound::Speed("mount", 0.9)),
+    ("library: chmod", Bound::Speed("mount", 1.5)),
     ("library: rename", Bound::Speed("mount", 1.5)),
     ("library: unlink", Bound::Speed("mount", 1.5)),
     ("library: mkdir", Bound::Speed("mount", 1.5)),

@@ -10,7 +10,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use daos_client::Guest;
 use daos_server::{Engine, EngineConfig};
-use dfs::{Caller, Dfs, Handle, Ino, MountOptions, RenameFlags};
+use dfs::{Caller, Dfs, Handle, Ino, MountOptions, RenameFlags, SetAttr};
 use futures_lite::future::block_on;
 
 use crate::calls::Calls;
@@ -132,5 +132,13 @@ impl Calls for Inside {
 
     fn rmdir(&self, name: &str) -> io::Result<()> {
         wait(self.dfs.rmdir(self.folder, name.as_bytes())).map(|_gone| ())
+    }
+
+    fn chmod(&self, name: &str, mode: u32) -> io::Result<()> {
+        let ino = self.ino(name)?;
+        let mode = SetAttr { mode: Some(mode), ..SetAttr::default() };
+        let done = wait(self.dfs.setattr(ino, mode)).map(drop);
+        self.dfs.forget(ino, 1);
+        done
     }
 }

@@ -68,12 +68,13 @@ const DATA: [(&str, Row); 7] = [
     ("library: sequential read 1 MiB", direct(What::ReadStream)),
     ("library: sequential write 1 MiB", direct(What::WriteStream)),
 ];
-const NAMES: [(&str, Row); 9] = [
+const NAMES: [(&str, Row); 10] = [
     ("library: create", row(What::Create)),
     ("library: stat, warm", warm(What::Stat)),
     ("library: stat, cold", Row { cold: true, ..row(What::StatOnce) }),
     ("library: open and close", warm(What::Open)),
     ("library: readdir, warm, entries", warm(What::Readdir)),
+    ("library: chmod", row(What::Chmod)),
     ("library: rename", row(What::Rename)),
     ("library: unlink", row(What::Unlink)),
     ("library: mkdir", row(What::Mkdir)),
