@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use crate::mounts;
-use daos_fabric::shm::{BODY_BYTES_MAX, Client, WORDS};
+use daos_fabric::shm::{BODY_BYTES_MAX, Client, Patience, WORDS};
 use daos_types::door::{Answer, IOCTL_PASS, PASS_BYTES, Pass, VERSION, WORD_OPENING, WORD_THREADS};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
@@ -28,8 +28,6 @@ use crate::fds;
 
 /// Mounts that a program comes to; of others, the kernel is the way.
 pub(crate) const DOORS_MAX: usize = 8;
-/// Turns that a call is waited for without the kernel, if there is a CPU for the other side: some 30 us.
-const SPINS: u32 = 1500;
 /// Where our descriptors are, out of the way of a program's.
 const FD_FROM: RawFd = 900;
 /// More of them are not told apart.
@@ -78,7 +76,9 @@ static DOORS: [Door; DOORS_MAX] = [const {
 
 /// 0: the table of mounts has not been read; 1: somebody reads it; 2: it has been read.
 static SEARCHED: AtomicU32 = AtomicU32::new(0);
-static SPINS_HERE: AtomicU32 = AtomicU32::new(u32::MAX);
+/// 0: not known yet.
+static CPUS: AtomicU32 = AtomicU32::new(0);
+static PATIENCE: Patience = Patience::new();
 
 fn pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
@@ -299,16 +299,13 @@ pub(crate) fn aside(fd: OwnedFd) -> Option<OwnedFd> {
         .ok()
 }
 
-/// How long it is worth to wait without the kernel: not at all on one CPU.
-fn spins() -> u32 {
-    let known = SPINS_HERE.load(Relaxed);
-    if known != u32::MAX {
-        return known;
+/// How a call is waited for; on one CPU it is not worth to look.
+fn patience() -> Option<&'static Patience> {
+    if CPUS.load(Relaxed) == 0 {
+        let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
+        CPUS.store(cpus, Relaxed);
     }
-    let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
-    let spins = if cpus > 1 { SPINS } else { 0 };
-    SPINS_HERE.store(spins, Relaxed);
-    spins
+    (CPUS.load(Relaxed) > 1).then_some(&PATIENCE)
 }
 
 /// Turns that a slot is waited for: they are all in use, by threads that end soon.
@@ -340,7 +337,7 @@ pub(crate) fn ask(
     })?;
     put(&slot);
     let mut room = [0; BODY_BYTES_MAX];
-    let called = slot.call(ask, &mut room, spins(), || door.ring(), || door.is_there());
+    let called = slot.call(ask, &mut room, patience(), || door.ring(), || door.is_there());
     let Ok(len) = called else {
         door.state.store(CLOSED, Release);
         // Whether it was done is unknown.

@@ -135,6 +135,13 @@ fn looked_at(path: *const c_char) -> Option<Text> {
     if stats::are_looked_at() { text(path) } else { None }
 }
 
+/// A path is opened.
+fn opened(path: *const c_char) {
+    if let Some(path) = looked_at(path) {
+        stats::opens(&path);
+    }
+}
+
 /// What stat(2) answers: into the program's buffer, by whoever knows it.
 fn stat_into(
     to: *mut libc::stat,
@@ -182,9 +189,11 @@ macro_rules! hooks {
 
 hooks! {
     fn open open64 (path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+        opened(path);
         opening::open(flags, || call!(OPEN, fn(*const c_char, c_int, mode_t) -> c_int, path, flags, mode))
     }
     fn openat openat64 (dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+        opened(path);
         opening::open(flags, || {
             call!(OPENAT, fn(c_int, *const c_char, c_int, mode_t) -> c_int, dir, path, flags, mode)
         })
@@ -194,9 +203,11 @@ hooks! {
         opening::open(flags, || call!(OPEN, fn(*const c_char, c_int, mode_t) -> c_int, path, flags, mode))
     }
     fn __open_2 __open64_2 (path: *const c_char, flags: c_int) -> c_int {
+        opened(path);
         opening::open(flags, || call!(OPEN_2, fn(*const c_char, c_int) -> c_int, path, flags))
     }
     fn __openat_2 __openat64_2 (dir: c_int, path: *const c_char, flags: c_int) -> c_int {
+        opened(path);
         opening::open(flags, || call!(OPENAT_2, fn(c_int, *const c_char, c_int) -> c_int, dir, path, flags))
     }
     fn close __close (fd: c_int) -> c_int {

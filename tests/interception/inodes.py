@@ -194,7 +194,7 @@ class Inodes:
                 need(self.names.by_door(worker, f"code(os.lstat, k + '/nothing{n}')") == "ENOENT", "what is not there")
 
     def known(self):
-        """What the kernel knows it is asked for, and soon again after looking for what it does not."""
+        """What the kernel knows it is asked for; and what is going to be opened, which it has to know then."""
         d = self.names.directory()
         for n in range(300):
             open(f"{d}/{n}", "w").close()
@@ -204,6 +204,10 @@ class Inodes:
             before = self.calls()
             worker.do("for n in range(300): os.stat(d + f'/{n}')")
             need(self.calls() == before, f"{self.calls() - before} calls of the door for what is known")
+            worker.do("for n in range(200): os.mkdir(d + f'/m{n}')")
+            before = self.calls()
+            worker.do("for n in range(200): os.stat(d + f'/m{n}'); os.close(os.open(d + f'/m{n}', os.O_RDONLY))")
+            need(self.calls() - before < 20, f"{self.calls() - before} calls of the door for what is opened then")
 
     def who_looks(self):
         """Who may not look there by the kernel may not at the door, also when he could before."""

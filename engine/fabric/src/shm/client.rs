@@ -10,7 +10,8 @@ use super::layout::{
     BODY_AT, BODY_BYTES_MAX, BODY_LEN_AT, READY_AT, SERVER_AT, Shape, WORDS, WORDS_AT,
 };
 use super::region::Region;
-use super::{ANSWERED, ASLEEP, CLAIMED, FREE, GONE, REQUESTED, WAITING, state, wait};
+use super::wait::{self, Patience};
+use super::{ANSWERED, ASLEEP, CLAIMED, FREE, GONE, REQUESTED, WAITING, state};
 
 /// How long a wait goes before it looks whether the server is there still.
 const LOOK_AFTER: Duration = Duration::from_millis(100);
@@ -106,8 +107,8 @@ impl Slot<'_> {
         self.region().get(self.data_at(at, room.len()), room);
     }
 
-    /// Sends `body`, waits for the answer and takes it into `room`: its length. `ring` wakes a server that sleeps. `spins` turns are waited
-    /// without the kernel; `is_there` says whether the server still is, when it takes longer.
+    /// Sends `body`, waits for the answer and takes it into `room`: its length. `ring` wakes a server that sleeps. `patience`
+    /// is how it waits; `None`: it sleeps at once. `is_there` says whether the server still is, when it takes longer.
     ///
     /// # Errors
     /// `Lost`. The slot is not used any more then.
@@ -118,7 +119,7 @@ impl Slot<'_> {
         &mut self,
         body: &[u8],
         room: &mut [u8; BODY_BYTES_MAX],
-        spins: u32,
+        patience: Option<&Patience>,
         ring: impl FnOnce(),
         is_there: impl Fn() -> bool,
     ) -> Result<usize, Lost> {
@@ -133,7 +134,12 @@ impl Slot<'_> {
             ring();
         }
         let answered = || state.load(Acquire) == ANSWERED;
-        if !wait::spin(spins, answered) && !self.sleep(state, is_there) {
+        let sleep = || self.sleep(state, is_there);
+        let is_answered = match patience {
+            Some(patience) => patience.wait(answered, sleep),
+            None => answered() || sleep(),
+        };
+        if !is_answered {
             self.abandoned = true;
             return Err(Lost);
         }

@@ -26,6 +26,7 @@ mod wait;
 pub use client::{Client, Lost, Slot};
 pub use layout::{BODY_BYTES_MAX, DATA_BYTES_MAX, SLOTS_MAX, Shape, VERSION, WORDS};
 pub use server::{Server, Taken};
+pub use wait::Patience;
 
 use std::sync::atomic::AtomicU32;
 

@@ -33,7 +33,7 @@ fn serve(server: &Server, rung: &Receiver<()>, over: &AtomicBool) {
     }
 }
 
-fn call(client: &Client, bell: &Sender<()>, number: u32, spins: u32) {
+fn call(client: &Client, bell: &Sender<()>, number: u32, patience: Option<&Patience>) {
     let mut slot = loop {
         match client.claim() {
             Some(slot) => break slot,
@@ -44,7 +44,7 @@ fn call(client: &Client, bell: &Sender<()>, number: u32, spins: u32) {
     let data = vec![number as u8; body.len() * 8];
     slot.put_data(0, &data);
     let mut room = [0; BODY_BYTES_MAX];
-    let len = slot.call(&body, &mut room, spins, || bell.send(()).unwrap(), || true).unwrap();
+    let len = slot.call(&body, &mut room, patience, || bell.send(()).unwrap(), || true).unwrap();
     assert!(room[..len].iter().rev().eq(&body));
     let mut back = vec![0; data.len()];
     slot.get_data(0, &mut back);
@@ -56,9 +56,9 @@ fn every_call_of_many_threads_is_answered_once_spinning_and_sleeping() {
     let (server, client) = pair();
     let over = AtomicBool::new(false);
     let (bell, rung) = mpsc::channel();
-    let begin = Instant::now();
+    let (begin, patience) = (Instant::now(), Patience::new());
     thread::scope(|scope| {
-        let (server, over) = (&server, &over);
+        let (server, over, patience) = (&server, &over, &patience);
         scope.spawn(move || serve(server, &rung, over));
         let callers: Vec<_> = (0..6)
             .map(|caller| {
@@ -73,7 +73,7 @@ fn every_call_of_many_threads_is_answered_once_spinning_and_sleeping() {
                             client,
                             &bell,
                             number * 7 + caller,
-                            [0, 1, 100, 4000][number as usize % 4],
+                            [None, Some(patience)][number as usize % 2],
                         );
                     }
                 })
@@ -107,7 +107,7 @@ fn who_waits_for_a_server_that_goes_is_told_and_its_slot_stays_taken() {
         let waiter = scope.spawn(move || {
             let mut slot = client.claim().unwrap();
             waiting.wait();
-            slot.call(b"?", &mut [0; BODY_BYTES_MAX], 0, || {}, || true)
+            slot.call(b"?", &mut [0; BODY_BYTES_MAX], None, || {}, || true)
         });
         begun.wait();
         thread::sleep(Duration::from_millis(20));
@@ -123,7 +123,10 @@ fn who_waits_for_a_server_that_goes_is_told_and_its_slot_stays_taken() {
 fn a_server_that_was_killed_says_nothing_and_is_missed() {
     let (server, client) = pair();
     let mut slot = client.claim().unwrap();
-    assert_eq!(slot.call(b"?", &mut [0; BODY_BYTES_MAX], 10, || {}, || false), Err(Lost));
+    assert_eq!(
+        slot.call(b"?", &mut [0; BODY_BYTES_MAX], Some(&Patience::new()), || {}, || false),
+        Err(Lost)
+    );
     drop(slot);
     server.take(|taken, _| server.answer(taken.slot, b"too late"));
     let other = client.claim().unwrap();
