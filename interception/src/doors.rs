@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
-use crate::mounts;
+use crate::mounts::{self, Mount};
 use daos_fabric::shm::{BODY_BYTES_MAX, Client, Patience, WORDS};
 use daos_types::door::{Answer, IOCTL_PASS, PASS_BYTES, Pass, VERSION, WORD_OPENING, WORD_THREADS};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -44,6 +44,8 @@ const CLOSED: u32 = 4;
 struct Door {
     state: AtomicU32,
     device: AtomicU64,
+    /// Of its mount.
+    number: AtomicU64,
     /// The process that came to it.
     pid: AtomicI32,
     /// And as whom ([`who`]).
@@ -65,6 +67,7 @@ static DOORS: [Door; DOORS_MAX] = [const {
     Door {
         state: AtomicU32::new(EMPTY),
         device: AtomicU64::new(0),
+        number: AtomicU64::new(0),
         pid: AtomicI32::new(0),
         who: AtomicU64::new(0),
         socket: AtomicI32::new(-1),
@@ -102,12 +105,38 @@ fn identity_and_mode(fd: BorrowedFd<'_>) -> Option<((u64, u64), u32)> {
     Some(((device, statx.stx_ino), statx.stx_mode.into()))
 }
 
-/// Where a file of this device would be used, if that is a mount of dfuse.
+/// Where a file of this device would be used, if that is a mount of dfuse. A device that is seen for the first time may be a new one.
 pub(crate) fn door_of(device: u64) -> Option<usize> {
     are_found().then_some(())?;
-    DOORS
-        .iter()
-        .position(|door| door.state.load(Acquire) != EMPTY && door.device.load(Relaxed) == device)
+    known(device).or_else(|| {
+        (is_new(device) && look_again()).then_some(())?;
+        known(device)
+    })
+}
+
+/// Of two that have had the same number, the later one.
+fn known(device: u64) -> Option<usize> {
+    DOORS.iter().rposition(|door| {
+        let is_open = ![EMPTY, CLOSED].contains(&door.state.load(Acquire));
+        is_open && door.device.load(Relaxed) == device
+    })
+}
+
+/// Devices without a disk below them that have been looked for among the mounts, by the last digits of their numbers.
+static OTHERS: [AtomicU64; OTHERS_MAX / 64] = [const { AtomicU64::new(0) }; OTHERS_MAX / 64];
+const OTHERS_MAX: usize = 4096;
+
+fn other(device: u64) -> (&'static AtomicU64, u64) {
+    let minor = libc::minor(device) as usize % OTHERS_MAX;
+    (&OTHERS[minor / 64], 1 << (minor % 64))
+}
+
+/// Whether this may be a mount that nobody has looked for; once of each.
+fn is_new(device: u64) -> bool {
+    let (others, bit) = other(device);
+    libc::major(device) == 0
+        && others.load(Relaxed) & bit == 0
+        && others.fetch_or(bit, Relaxed) & bit == 0
 }
 
 /// Whether the mounts that there are have been looked for; the first who asks looks.
@@ -124,14 +153,25 @@ fn are_found() -> bool {
     true
 }
 
+/// False: somebody else does.
+fn look_again() -> bool {
+    let mine = SEARCHED.compare_exchange(2, 1, AcqRel, Acquire).is_ok();
+    if mine {
+        search();
+        SEARCHED.store(2, Release);
+    }
+    mine
+}
+
 /// Whether there is any mount of dfuse.
 pub(crate) fn are_there() -> bool {
     are_found() && DOORS[0].state.load(Acquire) != EMPTY
 }
 
-/// This program has none.
+/// This program has none, and finds none.
 pub(crate) fn stay_away() {
     SEARCHED.store(2, Release);
+    OTHERS.iter().for_each(|others| others.store(u64::MAX, Relaxed));
 }
 
 /// Comes to the doors of all mounts that there are, once; whether there is one.
@@ -169,27 +209,33 @@ pub(crate) fn leave() {
     }
 }
 
-/// Finds mounts of dfuse in the table of mounts.
+/// Finds mounts of dfuse in the table of mounts, those that are not known yet.
 fn search() {
-    let mut doors = DOORS.iter();
     mounts::read(|mount| {
+        let is_free = |door: &&Door| door.state.load(Acquire) == EMPTY;
+        let is_known = |door: &Door| !is_free(&door) && door.number.load(Relaxed) == mount.number;
         if mount.is_dfuse
             && mount.is_whole()
             && mount.at.len() < ROOT_BYTES
             && !mount.at.contains(&b'\\')
-            && let Some(door) = doors.next()
+            && !DOORS.iter().any(is_known)
+            && let Some(door) = DOORS.iter().find(is_free)
         {
-            door.found(mount.device, mount.at);
+            door.found(mount);
         }
     });
 }
 
 impl Door {
-    fn found(&self, device: u64, root: &[u8]) {
+    fn found(&self, mount: &Mount<'_>) {
         // SAFETY: only the thread that searches writes here, before the state says FOUND (see `Sync`).
         let room = unsafe { &mut *self.root.get() };
-        room[..root.len()].copy_from_slice(root);
-        self.device.store(device, Relaxed);
+        room[..mount.at.len()].copy_from_slice(mount.at);
+        self.number.store(mount.number, Relaxed);
+        self.device.store(mount.device, Relaxed);
+        // When this one has gone, another may have its number.
+        let (others, bit) = other(mount.device);
+        others.fetch_and(!bit, Relaxed);
         self.state.store(FOUND, Release);
     }
 

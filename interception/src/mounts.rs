@@ -25,7 +25,7 @@ const MOUNTS_MAX: usize = 32;
 
 /// A line of mountinfo(5).
 pub(crate) struct Mount<'l> {
-    number: u64,
+    pub(crate) number: u64,
     parent: u64,
     pub(crate) device: u64,
     root: &'l [u8],

@@ -392,9 +392,13 @@ class Interception:
             else:
                 raise AssertionError("a write succeeded without a daemon")
             need(time.monotonic() - begin < 5, "it hung")
-        self.store.sh("kill", self.store.state)
-        self.store.again()
-        need(open(path, "rb").read() == b"before", "what was acknowledged")
+            self.store.sh("kill", self.store.state)
+            self.store.again()
+            need(open(path, "rb").read() == b"before", "what was acknowledged")
+            before = self.calls()
+            worker.do(f"os.stat({path!r}); fd = os.open({path!r}, os.O_RDWR | os.O_DIRECT); os.pwrite(fd, b'behind', 0)")
+            need(self.calls() == before + 1, "the same program has not found the mount that came after it")
+            need(open(path, "rb").read() == b"behind", "what it wrote then")
         with Worker() as worker:
             before = self.calls()
             worker.do(f"fd = os.open({path!r}, os.O_RDWR | os.O_DIRECT); os.pwrite(fd, b'AGAIN!', 0)")
