@@ -168,9 +168,7 @@ pub(crate) fn entered(parent: &Parent<'_>, right: Right) -> Option<&'static Dire
 
 /// Proves to the door, by way of the kernel, what this process may do there.
 fn enter(parent: &Parent<'_>, door: usize, right: Right) -> Option<()> {
-    if !doors::come() {
-        return None;
-    }
+    doors::come(door).then_some(())?;
     let name = CStr::from_bytes_with_nul(const { &with_nul(XATTR) }).ok()?;
     let mut path = Text::new();
     parent.to_be_opened(&mut path)?;

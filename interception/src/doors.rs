@@ -174,24 +174,24 @@ pub(crate) fn stay_away() {
     OTHERS.iter().for_each(|others| others.store(u64::MAX, Relaxed));
 }
 
-/// Comes to the doors of all mounts that there are, once; whether there is one.
-pub(crate) fn come() -> bool {
-    if !fds::are_ours() || !are_found() {
-        return false;
+/// Whether there is a door that this process has not tried.
+pub(crate) fn is_any_untried() -> bool {
+    are_found() && DOORS.iter().any(|door| door.state.load(Acquire) == FOUND)
+}
+
+/// Whether this process is at any door.
+pub(crate) fn is_at_any() -> bool {
+    DOORS.iter().any(|door| door.client().is_some())
+}
+
+/// Comes to a door, if this process has not been there; whether it is there now.
+pub(crate) fn come(index: usize) -> bool {
+    let Some(door) = DOORS.get(index).filter(|_| fds::are_ours()) else { return false };
+    if door.state.compare_exchange(FOUND, COMING, AcqRel, Relaxed).is_ok() {
+        let came = door.come().is_some();
+        door.state.store(if came { THERE } else { CLOSED }, Release);
     }
-    let mut any = false;
-    for door in &DOORS {
-        any |= match door.state.load(Acquire) {
-            THERE => door.pid.load(Relaxed) == pid(),
-            FOUND if door.state.compare_exchange(FOUND, COMING, AcqRel, Relaxed).is_ok() => {
-                let came = door.come().is_some();
-                door.state.store(if came { THERE } else { CLOSED }, Release);
-                came
-            }
-            _ => false,
-        };
-    }
-    any
+    door.client().is_some()
 }
 
 /// In a child: the doors are its parent's, whose end dfuse would not see while this process has its socket. It may come to them itself.

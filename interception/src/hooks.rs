@@ -14,6 +14,7 @@ use crate::c::{
     Memory, STATX_KNOWN, at, memory, one, room, seconds, stat_of, statx_of, times, times_of,
 };
 use crate::data::{self, At};
+use crate::directories::Parent;
 use crate::inodes::{self, Path};
 use crate::real::{Real, fail};
 use crate::stats::{self, Answered};
@@ -135,6 +136,12 @@ fn looked_at(path: *const c_char) -> Option<Text> {
     if stats::are_looked_at() { text(path) } else { None }
 }
 
+/// The door of the directory that a path is in.
+fn door(dir: c_int, path: *const c_char) -> Option<usize> {
+    let path = text(path)?;
+    doors::door_of(Parent::find(dir, &path)?.device)
+}
+
 /// A path is opened.
 fn opened(path: *const c_char) {
     if let Some(path) = looked_at(path) {
@@ -190,25 +197,25 @@ macro_rules! hooks {
 hooks! {
     fn open open64 (path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
         opened(path);
-        opening::open(flags, || call!(OPEN, fn(*const c_char, c_int, mode_t) -> c_int, path, flags, mode))
+        opening::open(flags, || door(libc::AT_FDCWD, path), || call!(OPEN, fn(*const c_char, c_int, mode_t) -> c_int, path, flags, mode))
     }
     fn openat openat64 (dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
         opened(path);
-        opening::open(flags, || {
+        opening::open(flags, || door(dir, path), || {
             call!(OPENAT, fn(c_int, *const c_char, c_int, mode_t) -> c_int, dir, path, flags, mode)
         })
     }
     fn creat creat64 (path: *const c_char, mode: mode_t) -> c_int {
         let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
-        opening::open(flags, || call!(OPEN, fn(*const c_char, c_int, mode_t) -> c_int, path, flags, mode))
+        opening::open(flags, || door(libc::AT_FDCWD, path), || call!(OPEN, fn(*const c_char, c_int, mode_t) -> c_int, path, flags, mode))
     }
     fn __open_2 __open64_2 (path: *const c_char, flags: c_int) -> c_int {
         opened(path);
-        opening::open(flags, || call!(OPEN_2, fn(*const c_char, c_int) -> c_int, path, flags))
+        opening::open(flags, || door(libc::AT_FDCWD, path), || call!(OPEN_2, fn(*const c_char, c_int) -> c_int, path, flags))
     }
     fn __openat_2 __openat64_2 (dir: c_int, path: *const c_char, flags: c_int) -> c_int {
         opened(path);
-        opening::open(flags, || call!(OPENAT_2, fn(c_int, *const c_char, c_int) -> c_int, dir, path, flags))
+        opening::open(flags, || door(dir, path), || call!(OPENAT_2, fn(c_int, *const c_char, c_int) -> c_int, dir, path, flags))
     }
     fn close __close (fd: c_int) -> c_int {
         fds::forget(fd);

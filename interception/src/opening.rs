@@ -14,11 +14,24 @@ fn is_for_door(flags: i32) -> bool {
 /// Writes of a file that was opened to be written that go through the kernel first, which is as good as the door for them.
 const PATIENCE: u8 = 2;
 
-/// Opens by `open`, which answers a descriptor, or less than 0.
-pub(crate) fn open(flags: i32, open: impl FnOnce() -> i32) -> i32 {
-    if !is_for_door(flags) || !doors::come() {
+/// Opens by `open`, which answers a descriptor, or less than 0. `door`: that of the directory in which that is.
+pub(crate) fn open(
+    flags: i32,
+    door: impl FnOnce() -> Option<usize>,
+    open: impl FnOnce() -> i32,
+) -> i32 {
+    let is_for_door = is_for_door(flags) && fds::are_ours();
+    let is_untried = is_for_door && doors::is_any_untried();
+    if is_untried && let Some(door) = door() {
+        doors::come(door);
+    }
+    if !is_for_door || !doors::is_at_any() {
         let fd = open();
         fds::forget(fd);
+        if is_untried && let Some((_, door)) = file_of_door(fd) {
+            // By a symlink from elsewhere. The next one is the door's.
+            doors::come(door);
+        }
         return fd;
     }
     // Before the file is there: a child that is made from then on may have its offset.
@@ -35,14 +48,21 @@ pub(crate) fn open(flags: i32, open: impl FnOnce() -> i32) -> i32 {
     fd
 }
 
-#[allow(unsafe_code)]
 fn note(fd: i32, era: u32, patience: u8) {
-    // SAFETY: it was opened just now, and this call has not given it to anybody yet.
-    let file = unsafe { BorrowedFd::borrow_raw(fd) };
-    if let Some((device, inode)) = doors::identity_of_file(file)
-        && let Some(door) = doors::door_of(device)
-    {
-        fds::opened(fd, era, door, (device, inode), patience);
+    if let Some((identity, door)) = file_of_door(fd) {
+        if !doors::come(door) {
+            return;
+        }
+        fds::opened(fd, era, door, identity, patience);
         report::count(report::OPEN);
     }
+}
+
+/// What this is, if it is a file on a mount, and its door.
+#[allow(unsafe_code)]
+fn file_of_door(fd: i32) -> Option<((u64, u64), usize)> {
+    // SAFETY: it was opened just now, and this call has not given it to anybody yet.
+    let file = (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })?;
+    let identity = doors::identity_of_file(file)?;
+    Some((identity, doors::door_of(identity.0)?))
 }

@@ -378,6 +378,26 @@ class Interception:
             else:
                 raise AssertionError("it opens")
 
+    def only_here(self):
+        """A program comes to the mounts that it uses, also by a symlink, and to no other."""
+        other = Store()
+        try:
+            clients = lambda: [store.daos("filesystem", "query")["door"]["clients"] for store in (self.store, other)]
+            path, link = self.path(), os.path.join(other.base, "link")
+            os.symlink(other.mnt, link)
+            with Worker() as worker:
+                before = clients()
+                worker.do("os.close(os.open('/dev/shm/daosfs-here', os.O_WRONLY | os.O_CREAT)); os.unlink('/dev/shm/daosfs-here')")
+                need(clients() == before, f"{clients()}, {before} before: it uses no mount")
+                worker.do(f"fd = os.open({path!r}, os.O_WRONLY | os.O_CREAT | os.O_DIRECT)")
+                need(clients() == [before[0] + 1, before[1]], f"{clients()}, {before} before: it uses one")
+                worker.do(f"fd = os.open({link!r} + '/file', os.O_WRONLY | os.O_CREAT | os.O_DIRECT)")
+                need(clients() == [before[0] + 1, before[1] + 1], f"{clients()}, {before} before: it uses both")
+                worker.do("[os.pwrite(fd, b'here', 0) for n in range(5)]")
+                need(other.daos("filesystem", "query")["door"]["calls"] > 0, "its door")
+        finally:
+            other.end()
+
     def gone(self):
         """The daemon dies: the program gets the error of a dead mount, soon, and works again when it is back."""
         path = self.path()
@@ -468,6 +488,7 @@ def main():
             *hostile.claims(tests),
             ("start-up is not felt", tests.start),
             ("idle is idle", tests.idle),
+            ("a program comes to the mounts that it uses", tests.only_here),
             ("a daemon that dies is an error and comes back", tests.gone),
         )
         results.run("the store is sound afterwards", lambda: store.check() and None)
