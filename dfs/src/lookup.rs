@@ -104,6 +104,11 @@ impl Dfs {
         self.table.forget(ino, count)
     }
 
+    /// Whether the kernel has not forgotten all lookups of `ino`.
+    pub fn is_looked_up(&self, ino: Ino) -> bool {
+        self.table.is_looked_up(ino)
+    }
+
     /// One lookup of `ino` ends whose answer nobody keeps, as the kernel does: as `forget`, but what was looked up just now stays known.
     pub fn unremember(&self, ino: Ino) -> bool {
         self.table.unremember(ino)

@@ -562,6 +562,12 @@ impl Table {
         self.get(ino).state().lookups += count;
     }
 
+    pub(crate) fn is_looked_up(&self, ino: Ino) -> bool {
+        let table = self.state();
+        let known = table.inodes.get(&ino);
+        known.is_some_and(|inode| inode.state().lookups > 0) || table.dropped.contains_key(&ino)
+    }
+
     /// A lookup ends of which nobody was told; whether none is left. The inode stays: it was just used.
     pub(crate) fn unremember(&self, ino: Ino) -> bool {
         let mut table = self.state();
@@ -786,7 +792,8 @@ mod tests {
     fn who_was_told_nothing_leaves_the_inode_where_it_is() {
         let table = Table::new(Budget::new(1000));
         table.remember(Ino(5), 2);
-        assert!(!table.unremember(Ino(5)) && table.unremember(Ino(5)));
+        assert!(!table.unremember(Ino(5)) && table.is_looked_up(Ino(5)));
+        assert!(table.unremember(Ino(5)) && !table.is_looked_up(Ino(5)));
         assert!(table.looked_up().is_empty() && table.known(Ino(5)).is_some());
         assert!(table.unremember(Ino(6)), "nobody knows it");
     }

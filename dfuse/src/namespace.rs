@@ -346,6 +346,9 @@ impl Filesystem for Namespace {
             shown.dfs.remember(ino, 1);
         }
     }
+    fn is_looked_up(&self, ino: Ino) -> bool {
+        self.containers.get(ino.container()).is_some_and(|shown| shown.dfs.is_looked_up(ino))
+    }
     fn unremember(&self, ino: Ino) -> bool {
         self.forget_by(ino, |dfs| dfs.unremember(ino))
     }

@@ -108,6 +108,10 @@ macro_rules! operations {
             /// The kernel knows `ino` by one name more: of `readdir` with attributes, for each entry that went into the
             /// reply. The answers of the other calls count by themselves.
             fn remember(&self, ino: Ino);
+            /// The kernel has not forgotten all answers that named `ino`; one may be on its way.
+            fn is_looked_up(&self, _ino: Ino) -> bool {
+                true
+            }
             /// An answer that named `ino` is nothing to the kernel; else as `forget`.
             fn unremember(&self, ino: Ino) -> bool {
                 self.forget(ino, 1)

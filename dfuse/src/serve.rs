@@ -18,6 +18,9 @@ impl Filesystem for Dfs {
     fn remember(&self, ino: Ino) {
         Dfs::remember(self, ino, 1);
     }
+    fn is_looked_up(&self, ino: Ino) -> bool {
+        Dfs::is_looked_up(self, ino)
+    }
     fn unremember(&self, ino: Ino) -> bool {
         Dfs::unremember(self, ino) && self.is_forsaken(ino)
     }

@@ -194,6 +194,16 @@ pub(crate) fn come(index: usize) -> bool {
     door.client().is_some()
 }
 
+/// Before this process is somebody else: who it was, nobody can say for it any more. It may come anew.
+pub(crate) fn leave_all() {
+    for door in DOORS.iter().filter(|door| door.client().is_some()) {
+        if door.socket().is_some() {
+            close_ours(door.socket.swap(-1, Relaxed));
+        }
+        door.lose();
+    }
+}
+
 /// In a child: the doors are its parent's, whose end dfuse would not see while this process has its socket. It may come to them itself.
 pub(crate) fn leave() {
     for door in &DOORS {
@@ -248,7 +258,7 @@ impl Door {
             return None; // Something else is mounted there.
         }
         let pass = ask_pass(root.as_fd())?;
-        self.who.store(who(), Relaxed);
+        self.who.store(who()?, Relaxed);
         let (socket, client) = connect(&pass)?;
         let socket = aside(socket)?;
         self.socket_inode.store(identity(socket.as_fd())?.1, Relaxed);
@@ -276,8 +286,24 @@ impl Door {
             Some(socket) => {
                 let _ = rustix::net::send(socket, b"!", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             }
-            None => self.state.store(CLOSED, Release),
+            None => self.lose(),
         }
+    }
+
+    /// Nobody uses this client any more; the mount may be come to anew.
+    fn lose(&self) {
+        let was = self.state.swap(CLOSED, AcqRel);
+        if was != THERE || SEARCHED.compare_exchange(2, 1, AcqRel, Acquire).is_err() {
+            return;
+        }
+        if let Some(free) = DOORS.iter().find(|door| door.state.load(Acquire) == EMPTY) {
+            // SAFETY: nobody writes it after FOUND, and only the thread that searches writes to an empty one (see `Sync`).
+            unsafe { *free.root.get() = *self.root.get() };
+            free.number.store(self.number.load(Relaxed), Relaxed);
+            free.device.store(self.device.load(Relaxed), Relaxed);
+            free.state.store(FOUND, Release);
+        }
+        SEARCHED.store(2, Release);
     }
 
     fn is_there(&self) -> bool {
@@ -374,6 +400,11 @@ pub(crate) fn ask(
 ) -> Option<Answer> {
     let door = DOORS.get(index)?;
     let client = door.client()?;
+    // The program may have closed everything, and dfuse may be another: nothing is lost yet.
+    if again == Again::MayNot && !door.is_there() {
+        door.lose();
+        return None;
+    }
     let mut slot = (0..SLOT_TURNS).find_map(|_| {
         let slot = client.claim();
         if slot.is_none() {
@@ -385,7 +416,7 @@ pub(crate) fn ask(
     let mut room = [0; BODY_BYTES_MAX];
     let called = slot.call(ask, &mut room, patience(), || door.ring(), || door.is_there());
     let Ok(len) = called else {
-        door.state.store(CLOSED, Release);
+        door.lose();
         // Whether it was done is unknown.
         return (again == Again::MayNot).then_some(Answer::Failed(libc::EIO as u32));
     };
@@ -396,22 +427,25 @@ pub(crate) fn ask(
 
 /// Whether this thread is whom the door knows the process as.
 pub(crate) fn is_same_user(index: usize) -> bool {
-    DOORS.get(index).is_some_and(|door| door.who.load(Relaxed) == who())
+    DOORS.get(index).is_some_and(|door| who().is_some_and(|who| door.who.load(Relaxed) == who))
 }
 
-/// As whom this thread uses files, in short: setfsuid(2) of nobody changes nothing, and tells.
-fn who() -> u64 {
+/// As whom this thread uses files, in short: setfsuid(2) of nobody changes nothing, and tells. `None`: it is in too many groups.
+fn who() -> Option<u64> {
     let mut groups = [0u32; GROUPS_MAX];
     // SAFETY: numbers go in and out.
     let of = |call, nobody: u32| unsafe { libc::syscall(call, nobody) } as u64;
     // SAFETY: the kernel writes at most that many numbers to where there is room for them.
     let count = unsafe { libc::syscall(libc::SYS_getgroups, GROUPS_MAX, groups.as_mut_ptr()) };
+    let count = usize::try_from(count).ok()?;
     let ids = [of(libc::SYS_setfsuid, u32::MAX), of(libc::SYS_setfsgid, u32::MAX), count as u64];
-    let groups = groups[..count.max(0) as usize].iter().map(|group| u64::from(*group));
+    let groups = groups[..count].iter().map(|group| u64::from(*group));
     // FNV-1a: nobody is deceived but the process that would deceive itself.
-    ids.into_iter()
+    let all = ids
+        .into_iter()
         .chain(groups)
-        .fold(0xcbf2_9ce4_8422_2325, |sum, id| (sum ^ id).wrapping_mul(0x0100_0000_01b3))
+        .fold(0xcbf2_9ce4_8422_2325, |sum, id| (sum ^ id).wrapping_mul(0x0100_0000_01b3));
+    Some(all)
 }
 
 /// Bytes that one call carries.

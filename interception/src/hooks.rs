@@ -92,6 +92,22 @@ reals! {
     LLISTXATTR = c"llistxattr";
     REMOVEXATTR = c"removexattr";
     LREMOVEXATTR = c"lremovexattr";
+    SETUID = c"setuid";
+    SETGID = c"setgid";
+    SETEUID = c"seteuid";
+    SETEGID = c"setegid";
+    SETREUID = c"setreuid";
+    SETREGID = c"setregid";
+    SETRESUID = c"setresuid";
+    SETRESGID = c"setresgid";
+    SETFSUID = c"setfsuid";
+    SETFSGID = c"setfsgid";
+    SETGROUPS = c"setgroups";
+    INITGROUPS = c"initgroups";
+    CAPSET = c"capset";
+    CHROOT = c"chroot";
+    UNSHARE = c"unshare";
+    SETNS = c"setns";
     STAT = c"stat";
     LSTAT = c"lstat";
     FSTATAT = c"fstatat";
@@ -382,7 +398,8 @@ hooks! {
         done(outcome, || call!(RMDIR, fn(*const c_char) -> c_int, path))
     }
     fn remove (path: *const c_char) -> c_int {
-        let outcome = text(path).and_then(|path| names::unlink(libc::AT_FDCWD, &path, false));
+        // The C library's tells a directory by that error.
+        let outcome = text(path).and_then(|path| names::unlink(libc::AT_FDCWD, &path, false)).filter(|done| *done != Err(libc::EISDIR));
         done(outcome, || call!(REMOVE, fn(*const c_char) -> c_int, path))
     }
     fn mkdir (path: *const c_char, mode: mode_t) -> c_int {
@@ -525,7 +542,7 @@ hooks! {
         stat_into(to, answered, || call!(LSTAT, fn(*const c_char, *mut libc::stat) -> c_int, path, to))
     }
     fn fstatat fstatat64 (dir: c_int, path: *const c_char, to: *mut libc::stat, flags: c_int) -> c_int {
-        let answered = looked_at(path).and_then(|path| stats::stat(Path::at(dir, &path, flags)?));
+        let answered = looked_at(path).and_then(|path| stats::stat(Path::at(dir, &path, flags & !libc::AT_NO_AUTOMOUNT)?));
         stat_into(to, answered, || call!(FSTATAT, fn(c_int, *const c_char, *mut libc::stat, c_int) -> c_int, dir, path, to, flags))
     }
     // What programs call that were linked with an older C library: versions of `stat`, of which there is one here.
@@ -538,12 +555,12 @@ hooks! {
         stat_into(to, answered, || call!(LXSTAT, fn(c_int, *const c_char, *mut libc::stat) -> c_int, version, path, to))
     }
     fn __fxstatat __fxstatat64 (version: c_int, dir: c_int, path: *const c_char, to: *mut libc::stat, flags: c_int) -> c_int {
-        let answered = looked_at(path).filter(|_| version == 1).and_then(|path| stats::stat(Path::at(dir, &path, flags)?));
+        let answered = looked_at(path).filter(|_| version == 1).and_then(|path| stats::stat(Path::at(dir, &path, flags & !libc::AT_NO_AUTOMOUNT)?));
         stat_into(to, answered, || call!(FXSTATAT, fn(c_int, c_int, *const c_char, *mut libc::stat, c_int) -> c_int, version, dir, path, to, flags))
     }
     fn statx (dir: c_int, path: *const c_char, flags: c_int, asked: c_uint, to: *mut libc::statx) -> c_int {
         let known = flags & libc::AT_STATX_FORCE_SYNC == 0 && asked & !STATX_KNOWN == 0;
-        let path_flags = flags & !libc::AT_STATX_DONT_SYNC;
+        let path_flags = flags & !(libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT);
         let answered = looked_at(path).filter(|_| known).and_then(|path| stats::stat(Path::at(dir, &path, path_flags)?));
         match answered {
             Some(Ok(answered)) => {
@@ -561,6 +578,70 @@ hooks! {
                 done
             }
         }
+    }
+    fn setuid (uid: uid_t) -> c_int {
+        doors::leave_all();
+        call!(SETUID, fn(uid_t) -> c_int, uid)
+    }
+    fn setgid (gid: gid_t) -> c_int {
+        doors::leave_all();
+        call!(SETGID, fn(gid_t) -> c_int, gid)
+    }
+    fn seteuid (uid: uid_t) -> c_int {
+        doors::leave_all();
+        call!(SETEUID, fn(uid_t) -> c_int, uid)
+    }
+    fn setegid (gid: gid_t) -> c_int {
+        doors::leave_all();
+        call!(SETEGID, fn(gid_t) -> c_int, gid)
+    }
+    fn setreuid (uid: uid_t, effective: uid_t) -> c_int {
+        doors::leave_all();
+        call!(SETREUID, fn(uid_t, uid_t) -> c_int, uid, effective)
+    }
+    fn setregid (gid: gid_t, effective: gid_t) -> c_int {
+        doors::leave_all();
+        call!(SETREGID, fn(gid_t, gid_t) -> c_int, gid, effective)
+    }
+    fn setresuid (uid: uid_t, effective: uid_t, saved: uid_t) -> c_int {
+        doors::leave_all();
+        call!(SETRESUID, fn(uid_t, uid_t, uid_t) -> c_int, uid, effective, saved)
+    }
+    fn setresgid (gid: gid_t, effective: gid_t, saved: gid_t) -> c_int {
+        doors::leave_all();
+        call!(SETRESGID, fn(gid_t, gid_t, gid_t) -> c_int, gid, effective, saved)
+    }
+    fn setfsuid (uid: uid_t) -> c_int {
+        doors::leave_all();
+        call!(SETFSUID, fn(uid_t) -> c_int, uid)
+    }
+    fn setfsgid (gid: gid_t) -> c_int {
+        doors::leave_all();
+        call!(SETFSGID, fn(gid_t) -> c_int, gid)
+    }
+    fn setgroups (count: size_t, groups: *const gid_t) -> c_int {
+        doors::leave_all();
+        call!(SETGROUPS, fn(size_t, *const gid_t) -> c_int, count, groups)
+    }
+    fn initgroups (user: *const c_char, gid: gid_t) -> c_int {
+        doors::leave_all();
+        call!(INITGROUPS, fn(*const c_char, gid_t) -> c_int, user, gid)
+    }
+    fn capset (header: *mut c_void, data: *const c_void) -> c_int {
+        doors::leave_all();
+        call!(CAPSET, fn(*mut c_void, *const c_void) -> c_int, header, data)
+    }
+    fn chroot (path: *const c_char) -> c_int {
+        doors::leave_all();
+        call!(CHROOT, fn(*const c_char) -> c_int, path)
+    }
+    fn unshare (flags: c_int) -> c_int {
+        doors::leave_all();
+        call!(UNSHARE, fn(c_int) -> c_int, flags)
+    }
+    fn setns (fd: c_int, kind: c_int) -> c_int {
+        doors::leave_all();
+        call!(SETNS, fn(c_int, c_int) -> c_int, fd, kind)
     }
     fn _exit _Exit (status: c_int) -> ! {
         report::print();

@@ -32,9 +32,8 @@ impl<'p> Path<'p> {
 
     /// `None`: flags that nobody here knows.
     pub(crate) fn at(dir: i32, path: &'p Text, flags: i32) -> Option<Self> {
-        let known = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
         let follows = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
-        (flags & !known == 0).then_some(Self { dir, path, follows })
+        (flags & !libc::AT_SYMLINK_NOFOLLOW == 0).then_some(Self { dir, path, follows })
     }
 }
 

@@ -112,6 +112,10 @@ class Attacker:
         """A change of names: in its own directory, which it has entered, or in others', with names that may be none."""
         chance = self.chance
         directories = [os.stat(path).st_ino for path in (self.path + ".d", os.path.dirname(self.path), os.path.join(os.path.dirname(self.path), "victim"))]
+        if chance.random() < 0.2:  # An xattr, of which any part may be wrong.
+            name, xattr = chance.choice([b"a", b"kept", b"..", b"."]), chance.choice([b"user.a", b"user.a\0\0b", b"user.", b"trusted.x", b"user.daos", b"user." + b"x" * 300])
+            self.put(PAGE + -(-self.slots * SLOT_BYTES // PAGE) * PAGE + slot * DATA_BYTES, name + xattr + b"value")
+            return struct.pack("<IIIIHHIQQ", 27, 0, 5, 0, len(name), len(xattr), 0, os.stat(self.path + ".d").st_ino, 0)
         names = [chance.choice([b"a", b"b", b"kept", b"..", b".", b"a/b", b"a\0b", b"x" * 255, b"x" * 300, b"../victim/kept", b""]) for _ in range(2)]
         data = PAGE + -(-self.slots * SLOT_BYTES // PAGE) * PAGE + slot * DATA_BYTES
         self.put(data, b"".join(names))
@@ -216,7 +220,7 @@ class Hostile:
         os.makedirs(victim, exist_ok=True)
         with open(f"{victim}/kept", "w") as kept:
             kept.write("kept")
-        kept_at = os.stat(f"{victim}/kept")
+        kept_at, root_at = os.stat(f"{victim}/kept"), os.stat(self.store.mnt)
         attackers = [[sys.executable, os.path.join(HERE, "hostile.py"), self.store.mnt, str(seed + number), str(seconds)] for number in range(4)]
         try:
             with Worker() as honest:
@@ -244,6 +248,11 @@ class Hostile:
             now = os.stat(f"{victim}/kept")
             need((now.st_mode, now.st_uid, now.st_ctime_ns) == (kept_at.st_mode, kept_at.st_uid, kept_at.st_ctime_ns) and not os.listxattr(f"{victim}/kept"), "attributes in a directory that nobody has entered were changed")
             need(os.listdir(victim) == ["kept"] and text(f"{victim}/kept") == "kept", "a directory that nobody has entered was changed")
+            now = os.stat(self.store.mnt)
+            need((now.st_mode, now.st_uid) == (root_at.st_mode, root_at.st_uid) and not os.listxattr(self.store.mnt), "the root was changed")
+            for base, directories, files in os.walk(self.store.mnt):
+                for name in directories + files:
+                    os.listxattr(f"{base}/{name}", follow_symlinks=False)  # They can be listed.
             root = os.listdir(self.store.mnt)
             need(not {"a", "b", "kept", "x" * 255} & set(root), f"the root was changed: {root}")
             inside = {name for entry in root if entry.endswith(".d") and entry.startswith("hostile") for name in os.listdir(f"{self.store.mnt}/{entry}")}

@@ -8,7 +8,7 @@ import tempfile
 
 from names import Names, enter, failed
 from program import LIBRARY, Worker
-from store import need
+from store import Skipped, need
 
 CODE = "def code(call, *arguments, **named):\n    try: return call(*arguments, **named)\n    except OSError as e: return errno.errorcode[e.errno]\n"
 ME, MINE = 4711, 815
@@ -144,6 +144,8 @@ class Inodes:
                             got[name, call] = answer
                     for text in ("(off * 4)(5, -6, 7, 8)", "(off * 4)(5, 6, 7, 1000000000)", "(off * 4)(5, 0x3ffffffe, 7, 0x3ffffffe)", "(off * 4)(-9, 0, -7, 0x3ffffffe)"):
                         got[text] = worker.do(f"ctypes.set_errno(0) or [ctypes.CDLL(None, use_errno=True).utimensat(-100, b'f', ({text.replace('off', 'ctypes.c_long')}), 0), ctypes.get_errno(), os.stat('f').st_atime_ns]")
+                    for call in ("fchmodat(-100, b'f', 0o600, 0x800)", "fchownat(-100, b'f', 0, 0, 0x800)", "utimensat(-100, b'f', None, 0x800)", "fchmodat(-100, b'f', 0o600, 0x4000)"):
+                        got[call] = worker.do(f"[(lambda libc: [libc.{call}, ctypes.get_errno()])(ctypes.CDLL(None, use_errno=True)) for _ in range(1)]")
                     worker.do("os.setxattr('f', 'user.ten', b'0123456789')")
                     for size in (0, 5, 10, 70000):
                         got["room", size] = worker.do(f"ctypes.CDLL(None).getxattr(b'f', b'user.ten', ctypes.create_string_buffer({size or 1}), ctypes.c_size_t({size}))")
@@ -215,7 +217,7 @@ class Inodes:
         with self.worker() as worker:
             enter(worker, d)
             worker.do(f"d = {d!r}\nfor n in range(60): os.mkdir(d + f'/{{n}}')")
-            worker.do("os.setresgid(4711, 4711, 4711); os.setgroups([]); os.setresuid(4711, 4711, 4711)")
+            worker.do("raw(119, 4711, 4711, 4711), raw(116, 0, None), raw(117, 4711, 4711, 4711)")  # setresgid, setgroups, setresuid, which no hook sees
             worker.do("for n in range(20): os.stat(d + f'/{n}')")
             # The door knows this process as root.
             need(self.names.by_door(worker, "code(os.stat, d + '/25') and 1", 0) == 1, "by the kernel")
@@ -227,6 +229,63 @@ class Inodes:
             os.chmod(d, 0o750)
             out, _ = other.communicate("\n", timeout=30)
             need(eval(out) == ["EACCES"] * 14, f"then not: {out}")
+
+    def beside_lookups(self):
+        """Who may not open a file any more, may not from then on: also when the kernel is just about to learn of it, as it was."""
+        d = self.names.directory()
+        path, shared = f"{d}/secret", f"/dev/shm/daosfs-{os.getpid()}"
+        open(path, "w").close()
+        with open(shared, "wb") as file:
+            file.write(bytes(8))
+        os.chmod(shared, 0o644)
+        reader = (
+            f"import mmap, os, time\nos.setgroups([]); os.setgid({MINE}); os.setuid({ME})\nturn = mmap.mmap(os.open({shared!r}, os.O_RDONLY), 8, access=mmap.ACCESS_READ)\nlooks = wrong = 0\nend = time.monotonic() + 4\n"
+            f"while time.monotonic() < end:\n    before = turn[:]\n    try: os.close(os.open({path!r}, os.O_RDONLY)); may = True\n    except PermissionError: may = False\n"
+            "    # Odd: it was taken from him, and not given back since.\n    if before[0] % 2 and turn[:] == before: looks += 1; wrong += may\nprint(looks, wrong)\n"
+        )
+        try:
+            with self.worker() as worker:
+                enter(worker, d)
+                worker.do(f"import mmap, time\nturn = mmap.mmap(os.open({shared!r}, os.O_RDWR), 8)\nos.chmod({path!r}, 0o644)")
+                before = self.calls()
+                readers = [subprocess.Popen(["python3", "-c", reader], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+                dropper = subprocess.Popen(["sh", "-c", "for n in $(seq 400); do echo 2 > /proc/sys/vm/drop_caches; sleep 0.01; done"])
+                worker.do(f"n = 0\nend = time.monotonic() + 4.5\nwhile time.monotonic() < end:\n    turn[0] = (n * 2) % 256; os.chmod({path!r}, 0o644); os.chmod({path!r}, 0o600); turn[0] = (n * 2 + 1) % 256; time.sleep(0.002); n += 1")
+                told = [reader.communicate(timeout=60)[0].split() for reader in readers]
+                dropper.wait(60)
+            looks, wrong = (sum(int(one[n]) for one in told) for n in range(2))
+            need(self.calls() - before > 200 and looks > 500, f"{self.calls() - before} calls at the door, {looks} looks")
+            need(wrong == 0, f"{wrong} of {looks} times it was opened by who may not")
+            return f"{looks} looks"
+        finally:
+            os.unlink(shared)
+
+    def closes_all(self):
+        """Who closes everything, as a daemon does that begins, goes on by the kernel."""
+        d = self.names.directory()
+        script = (
+            f"import os, sys\nd = {d!r} + '/' + sys.argv[1]; os.mkdir(d)\nfor n in range(8): os.close(os.open(f'{{d}}/{{n}}', os.O_CREAT | os.O_WRONLY))\n"
+            "for n in range(6): os.mkdir(d + '/x'); os.rmdir(d + '/x')\nos.closerange(3, 65536)\nos.unlink(d + '/0'); os.chmod(d + '/1', 0o600); os.mkdir(d + '/made'); os.rename(d + '/2', d + '/moved')\n"
+        )
+        before = self.calls()
+        for n in range(30):
+            done = subprocess.run(["python3", "-c", script, str(n)], env={**os.environ, "LD_PRELOAD": LIBRARY}, capture_output=True, text=True, timeout=30)
+            need(done.returncode == 0, done.stderr)
+            need(sorted(os.listdir(f"{d}/{n}")) == ["1", "3", "4", "5", "6", "7", "made", "moved"], f"{os.listdir(f'{d}/{n}')}")
+        need(self.calls() - before > 100, "the door was not asked")
+
+    def other_users(self):
+        """In another user namespace numbers of users mean others: what is said there is the kernel's."""
+        d = self.names.directory(0o777)
+        script = f"import os\nfor n in range(12): os.mkdir({d!r} + f'/{{n}}'); os.chown({d!r} + f'/{{n}}', 0, 0)\nprint({{os.stat({d!r} + f'/{{n}}').st_uid for n in range(12)}})"
+        before = self.calls()
+        command = ["setpriv", f"--reuid={ME}", f"--regid={MINE}", "--clear-groups", "unshare", "-r", "python3", "-c", script]
+        done = subprocess.run(command, env={**os.environ, "LD_PRELOAD": LIBRARY}, capture_output=True, text=True, timeout=30)
+        if "unshare" in done.stderr:
+            raise Skipped(f"no user namespaces: {done.stderr.strip()}")
+        need(done.stdout.strip() == "{0}", f"{done.stdout}{done.stderr}")
+        need(all(os.stat(f"{d}/{n}").st_uid == ME for n in range(12)), "whose it is")
+        need(self.calls() == before, f"{self.calls() - before} calls came to the door")
 
     def read_only(self):
         """A mount that is made read-only is not written to."""
@@ -254,4 +313,7 @@ def claims(tests):
         ("what the kernel knows it is asked for", inodes.known),
         ("who may not look may not look at the door", inodes.who_looks),
         ("attributes of a read-only mount stay", inodes.read_only),
+        ("who may not open may not beside lookups either", inodes.beside_lookups),
+        ("who closes all descriptors goes on", inodes.closes_all),
+        ("another user namespace is the kernel's", inodes.other_users),
     )

@@ -403,6 +403,8 @@ class Interception:
         path = self.path()
         with Worker() as worker:
             worker.do(f"fd = os.open({path!r}, os.O_RDWR | os.O_DIRECT | os.O_CREAT, 0o644); os.pwrite(fd, b'before', 0)")
+            d = path + ".d"
+            worker.do(f"os.mkdir({d!r})\nfor n in range(6): os.mkdir({d!r} + '/x'); os.rmdir({d!r} + '/x')")
             os.kill(self.store.pid(), signal.SIGKILL)
             begin = time.monotonic()
             try:
@@ -415,6 +417,7 @@ class Interception:
             self.store.sh("kill", self.store.state)
             self.store.again()
             need(open(path, "rb").read() == b"before", "what was acknowledged")
+            worker.do(f"os.mkdir({d!r} + '/y'); os.chmod({d!r} + '/y', 0o700)")
             before = self.calls()
             worker.do(f"os.stat({path!r}); fd = os.open({path!r}, os.O_RDWR | os.O_DIRECT); os.pwrite(fd, b'behind', 0)")
             need(self.calls() == before + 1, "the same program has not found the mount that came after it")

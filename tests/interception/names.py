@@ -84,6 +84,8 @@ class Names:
                 inside, mtime = os.open(a, os.O_RDONLY | os.O_DIRECTORY), os.stat(d).st_mtime_ns
                 self.by_door(worker, f"os.rmdir({a!r})")
                 need(os.stat(d).st_nlink == 2 and os.stat(d).st_mtime_ns > mtime, "its parent")
+                os.mkdir(b)
+                need(worker.do(f"ctypes.CDLL(None).remove({b.encode()!r})") == 0 and not os.path.lexists(b), "remove(3) of a directory")
                 need(os.fstat(inside).st_nlink == 0 and failed(lambda: open(f"/proc/self/fd/{inside}/x", "w")) == errno.ENOENT, "a removed directory")
                 need(not os.path.lexists(b), "nothing there")
                 self.by_door(worker, f"os.symlink('some/where', {b!r})")
@@ -155,6 +157,11 @@ class Names:
                     got["empty target"] = worker.do("code(os.symlink, '', 'new')")
                     got["long target"] = worker.do(f"code(os.symlink, 't' * 4096, 'new')")
                     got["null"] = worker.do("ctypes.CDLL(None).unlink(None)")
+                    os.makedirs(f"{where}/p/q")
+                    enter(worker, f"{where}/p/q")
+                    open(f"{where}/p/q/file", "w").close()
+                    for above in ("p", "p/q", "."):
+                        got["above", above] = worker.do(f"code(os.rename, 'p/q/file', {above!r})")
                     got["far"] = worker.do("code(os.rename, 'f', '/dev/shm/daosfs-far')")
                     got["what is left"] = sorted(os.listdir(where))
                 found[where] = got

@@ -178,6 +178,25 @@ ROWS = {
         **{name: (f"libc.{name}(1, fd, unknown[1:], found, 0x100)", "raw(262, fd, unknown[1:], found, 0x100)") for name in ("__fxstatat", "__fxstatat64")},
         "statx": ("libc.statx(fd, unknown[1:], 0x100, 0xfff, found)", "raw(332, fd, unknown[1:], 0x100, 0xfff, found)"),
     },
+    # After it the process is somebody else, or elsewhere: nobody says anything for it any more at the door to which it came.
+    "leaves": {
+        "setuid": ("libc.setuid(0)", "raw(105, 0)"),
+        "setgid": ("libc.setgid(0)", "raw(106, 0)"),
+        "seteuid": ("libc.seteuid(0)", "raw(117, -1, 0, -1)"),
+        "setegid": ("libc.setegid(0)", "raw(119, -1, 0, -1)"),
+        "setreuid": ("libc.setreuid(0, 0)", "raw(113, 0, 0)"),
+        "setregid": ("libc.setregid(0, 0)", "raw(114, 0, 0)"),
+        "setresuid": ("libc.setresuid(0, 0, 0)", "raw(117, 0, 0, 0)"),
+        "setresgid": ("libc.setresgid(0, 0, 0)", "raw(119, 0, 0, 0)"),
+        "setfsuid": ("libc.setfsuid(0)", "raw(122, 0)"),
+        "setfsgid": ("libc.setfsgid(0)", "raw(123, 0)"),
+        "setgroups": ("libc.setgroups(size(0), None)", "raw(116, 0, None)"),
+        "initgroups": ("libc.initgroups(b'root', 0)", "raw(116, 0, None)"),
+        "capset": ("libc.capset(byref((c_int * 2)(0x20080522, 0)), (c_int * 6)())", "raw(126, byref((c_int * 2)(0x20080522, 0)), (c_int * 6)())"),
+        "chroot": ("libc.chroot(b'/')", "raw(161, b'/')"),
+        "unshare": ("libc.unshare(0x200)", "raw(272, 0x200)"),
+        "setns": ("libc.setns(here, 0)", "raw(308, here, 0)"),
+    },
     # It ends the program, which reports.
     "ends": {
         "_exit": ("libc._exit(7)", "raw(231, 7)"),
@@ -335,6 +354,16 @@ class Symbols:
             with worker:
                 self.opened(worker)
                 need(self.through(worker, text, calls) == 0, "it fails")
+
+    def leaves(self, symbol, call, raw):
+        for text, calls in (call, 0), (raw, 1):
+            worker, path = self.worker()
+            with worker:
+                self.opened(worker)
+                worker.do("here = os.open('/proc/self/ns/net', os.O_RDONLY)")
+                need(worker.do(text) == 0, "it fails")
+                self.through(worker, "os.pwrite(fd, b'xy', 1)", calls)
+            self.content(path, b"0xy3456789")
 
     def directory(self, worker):
         """`d`, which is entered to change it, with `a`."""

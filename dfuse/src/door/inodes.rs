@@ -8,7 +8,10 @@ use daos_types::door::Answer;
 use daos_types::door::inodes::{
     ATTRIBUTES_BYTES, Attributes, Of, OfInode, Set, SetTime, Stat, Time,
 };
-use dfs::{Attr, Caller, Credentials, Error, Ino, Kind, Result, Right, SetAttr, XattrSet};
+use dfs::{
+    Attr, Caller, Credentials, Error, Ino, Kind, Result, Right, SetAttr, XATTR_NAME_BYTES_MAX,
+    XattrSet,
+};
 use smallvec::SmallVec;
 
 use super::Owed;
@@ -72,7 +75,15 @@ impl<F: Filesystem> Serve<F> {
                 return owed.pay(answer);
             }
             let (directories, names) = Default::default();
-            desk.finish(Finished { owed, answer, by, directories, inodes, names });
+            desk.finish(Finished {
+                owed,
+                answer,
+                by,
+                directories,
+                inodes,
+                names,
+                again_until: None,
+            });
         });
     }
 }
@@ -93,6 +104,10 @@ impl Asked {
             at_bytes.checked_add(more).filter(|bytes| *bytes <= server.shape().data_bytes)?;
         let mut name = Bytes::from(server.data(owed.slot, 0, bytes));
         if name.len() != bytes || name[..at_bytes].contains(&0) {
+            return None;
+        }
+        // The kernel gives neither of these to anybody, and no NUL.
+        if name[..at_bytes] == *b"." || name[..at_bytes] == *b".." {
             return None;
         }
         let more = name.split_off(at_bytes);
@@ -127,8 +142,10 @@ async fn carry_out<F: Filesystem>(
     if follows && inode.kind == Kind::Symlink {
         return Ok(Verdict::ThisIsTheKernels);
     }
-    let is_users =
-        |name: &[u8]| name.starts_with(XATTR_PREFIX) && !name.starts_with(XATTR_PREFIX_OF_OURS);
+    let is_users = |name: &[u8]| {
+        let is_name = name.len() <= XATTR_NAME_BYTES_MAX && !name.contains(&0);
+        is_name && name.starts_with(XATTR_PREFIX) && !name.starts_with(XATTR_PREFIX_OF_OURS)
+    };
     Ok(match what {
         Of::Stat => Verdict::Data(Bytes::copy_from_slice(&stat(&inode, nodes).encode())),
         Of::SetAttr => {

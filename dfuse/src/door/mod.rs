@@ -350,11 +350,13 @@ impl<F: Filesystem> Serve<F> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..LET_IN_MAX {
             match rustix::net::accept_with(self.desk.listener.as_fd(), flags) {
-                Ok(socket) => {
-                    if let Err(why) = self.desk.clients.add(socket) {
-                        tracing::warn!("a program stays with the kernel: {why}");
+                Ok(socket) => match self.desk.clients.add(socket) {
+                    Err(why) if why.kind() == io::ErrorKind::Unsupported => {
+                        tracing::debug!("a program stays with the kernel: {why}");
                     }
-                }
+                    Err(why) => tracing::warn!("a program stays with the kernel: {why}"),
+                    Ok(()) => {}
+                },
                 Err(Errno::AGAIN) => return,
                 Err(why) => {
                     tracing::warn!("nobody comes in at the door for a moment: {why}");

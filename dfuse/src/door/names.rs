@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use daos_types::door::names::{Call, Change, DIRECTORIES_MAX, Name, What};
@@ -29,6 +30,9 @@ use crate::ops::Filesystem;
 
 /// Tokens that nobody has used yet; the oldest goes.
 const OFFERED_MAX: usize = 1024;
+
+/// For how long a thread with an answer may have to wait for a CPU (`fuse/given.rs`).
+const AGAIN_FOR: Duration = Duration::from_secs(1);
 
 /// Of a mode that mkdir(2) is given, as the kernel passes it on: set-gid is inherited, and never asked for.
 const MKDIR_BITS: u32 = 0o1777;
@@ -51,6 +55,8 @@ pub struct Finished {
     pub(super) directories: SmallVec<[Ino; 2]>,
     pub(super) inodes: SmallVec<[Ino; 2]>,
     pub(super) names: SmallVec<[(Ino, Bytes); 2]>,
+    /// The kernel has an answer with older attributes of `inodes`, and has not taken it in yet: they are told of again, until then.
+    pub(super) again_until: Option<Instant>,
 }
 
 /// How the kernel hears of it.
@@ -160,7 +166,15 @@ impl<F: Filesystem> Serve<F> {
             };
             let (directories, names) = (asked.directories(), asked.names());
             let by = asked.by;
-            desk.finish(Finished { owed, answer, by, directories, inodes, names });
+            desk.finish(Finished {
+                owed,
+                answer,
+                by,
+                directories,
+                inodes,
+                names,
+                again_until: None,
+            });
         });
     }
 
@@ -170,25 +184,28 @@ impl<F: Filesystem> Serve<F> {
         let Some(kernel) = self.kernel.as_ref().filter(|_| !finished.is_empty()) else {
             return false;
         };
-        for Finished { owed, answer, by, directories, inodes, names } in finished {
-            for ino in inodes {
-                let given = kernel.inodes.is_to_be_told(ino, Thread::SEVERAL);
-                if !(kernel.send)(&Notice::Attributes(ino)) && given {
-                    // The kernel is only just about to know it.
-                    kernel.inodes.tell(ino);
-                }
-            }
+        for mut one in finished {
+            let again = one.again_until.is_some();
+            one.inodes.retain(|ino| {
+                let given = again || kernel.inodes.is_to_be_told(*ino, Thread::SEVERAL);
+                !(kernel.send)(&Notice::Attributes(*ino)) && given && self.fs.is_looked_up(*ino)
+            });
             // A name that the kernel knew takes the attributes of its directory with it, but not what was given and not taken in.
             let mut untold = false;
-            for (parent, name) in names {
+            for (parent, name) in one.names.drain(..) {
                 untold |= !(kernel.send)(&Notice::Name { parent, name });
             }
-            for directory in directories {
-                if kernel.directories.is_to_be_told(directory, by) || untold {
+            for directory in one.directories.drain(..) {
+                if kernel.directories.is_to_be_told(directory, one.by) || untold {
                     (kernel.send)(&Notice::Attributes(directory));
                 }
             }
-            owed.pay(answer);
+            let until = *one.again_until.get_or_insert_with(|| Instant::now() + AGAIN_FOR);
+            if one.inodes.is_empty() || Instant::now() > until {
+                one.owed.pay(one.answer);
+            } else {
+                self.desk.names.finish(one);
+            }
         }
         true
     }
@@ -302,7 +319,11 @@ async fn carry_out<F: Filesystem>(
                 return Ok(Verdict::ThisIsTheKernels);
             }
             let flags = RenameFlags { no_replace, exchange: false };
-            let moved = Box::pin(fs.rename(at, name, to, to_name, flags)).await?;
+            let moved = match Box::pin(fs.rename(at, name, to, to_name, flags)).await {
+                // Of a directory above its own, the kernel has another error.
+                Err(dfs::Error::IsDirectory) => return Ok(Verdict::ThisIsTheKernels),
+                moved => moved?,
+            };
             inodes.extend(moved.inodes.into_iter().flatten().chain(moved.replaced));
         }
     }
