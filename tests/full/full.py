@@ -238,6 +238,36 @@ class Full:
         self.comes_back()
         return f"{made} snapshots"
 
+    def beside_snapshots(self):
+        """What is younger than every snapshot gives its space back when it is deleted, however large it is."""
+        if not self.store.has_command("container", "create-snap"):
+            raise Skipped("this daos has no create-snap")
+        old, length = f"{self.mnt}/old", self.empty // 3
+        fill_file(old, limit=8 * MIB)
+        self.store.daos("container", "create-snap", "home", "--snap", "early")
+        left = self.store.available() - self.capacity // 100
+
+        def comes_back():
+            found = self.store.wait_available(left, RECLAIM_SECONDS)
+            need(found >= left, f"{found} bytes available, {left} before")
+
+        for give in (remove, lambda path: os.truncate(path, 0), lambda path: os.truncate(path, MIB // 2), lambda path: os.rename(f"{self.mnt}/other", path)):
+            open(f"{self.mnt}/other", "w").close()
+            path = f"{self.mnt}/young"
+            fill_file(path, limit=length)
+            give(path)
+            comes_back()
+        # What was there stays for the snapshot; another of its name does not.
+        os.unlink(old)
+        fill_file(old, limit=length)
+        os.unlink(old)
+        comes_back()
+        self.store.daos("container", "destroy-snap", "home", "--snap", "early")
+        for name in ("young", "other"):
+            if os.path.exists(f"{self.mnt}/{name}"):
+                os.unlink(f"{self.mnt}/{name}")
+        self.comes_back()
+
     def mmap_writers(self):
         """Pages of a mapping that cannot be stored: fsync or msync says so."""
         path = f"{self.mnt}/mapped"
@@ -475,6 +505,7 @@ def main():
             ("names_links_and_attributes_fill_it", full.names_and_attributes),
             ("holes_are_filled", full.holes),
             ("snapshots_fill_it", full.snapshots),
+            ("what_no_snapshot_saw_comes_back", full.beside_snapshots),
             ("pages_of_a_mapping_fill_it_and_fsync_says_so", full.mmap_writers),
             ("overwriters_beside_readers_are_not_told_that_it_is_full", full.overwriters),
             ("what_is_there_is_overwritten_on_a_full_store", full.full_overwrites),

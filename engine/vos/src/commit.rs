@@ -16,7 +16,7 @@ use crate::btree::Tree;
 use crate::container::ContainerRecord;
 use crate::flat;
 use crate::ground::{Ground, Places, STRANGE};
-use crate::history::{ObjectPrefix, encode_state, hidden};
+use crate::history::{ObjectPrefix, decode_state, encode_state, hidden};
 use crate::key::DkeyHash;
 use crate::kv::{Kv, KvMut, Pair};
 use crate::object::{Detached, Keys, Large, Object, ObjectHeader, Taken};
@@ -176,6 +176,18 @@ impl<'t, 'a> Commit<'t, 'a> {
         self.moment.snapshot != Epoch::ZERO
     }
 
+    /// Whether a snapshot can see anything of what the object holds: not when there was none at the newest one, which its making has kept.
+    fn was_seen(&self, object: ObjectId) -> Result<bool, Abort> {
+        if !self.has_snapshots() {
+            return Ok(false);
+        }
+        let history = self.record.history.expect("a container with a snapshot has a history");
+        let history = history.view(&*self.tx);
+        let then = ObjectPrefix::new(object, SHARD).state_at(&history, self.moment.snapshot)?;
+        let then = then.map(|state| decode_state(&state).ok_or(STRANGE)).transpose()?;
+        Ok(then != Some(None))
+    }
+
     fn changed(&mut self, object: ObjectId) -> &mut Changed {
         if let Some(index) = self.changed.iter().position(|changed| changed.object == object) {
             return &mut self.changed[index];
@@ -313,9 +325,10 @@ impl Ground for Commit<'_, '_> {
     fn remove_object(&mut self, object: ObjectId) -> Result<(), Abort> {
         self.places.forget(object);
         self.large.get_mut().retain(|(of, _)| *of != object);
+        let was_seen = self.was_seen(object)?;
         self.keep_state(object)?;
         let there = self.object(object);
-        let header = if self.has_snapshots() {
+        let header = if was_seen {
             let Some((header, taken)) = there.take(self.tx)? else { return Ok(()) };
             match taken {
                 Taken::Pairs(pairs) => self.hide_pairs(object, pairs)?,
@@ -346,7 +359,7 @@ impl Ground for Commit<'_, '_> {
         self.supply(need)?;
         let counted = self.prepared.counted(index).ok_or_else(|| self.stale())?;
         let there = self.object(object);
-        if self.has_snapshots() {
+        if self.was_seen(object)? {
             let (trees, keys) = there.detach_trees(self.tx, from, to)?;
             self.hide_trees(object, &trees, keys)?;
         } else {
