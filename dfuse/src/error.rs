@@ -12,7 +12,7 @@ pub enum Error {
     Mountpoint(String),
     #[error("the dead mount at {at} cannot be cleared: {source}; try: umount -l {at}")]
     DeadMount { at: PathBuf, source: io::Error },
-    #[error(transparent)]
+    #[error("{0}{advice}", advice = repairing(.0))]
     Store(#[from] daos_server::Error),
     #[error("the filesystem in container '{container}' cannot be mounted: {source}{}", mending(.store, .source))]
     Filesystem { store: PathBuf, container: String, source: dfs::Error },
@@ -20,6 +20,15 @@ pub enum Error {
     Mount { at: PathBuf, source: io::Error },
     #[error("{what}: {source}")]
     System { what: &'static str, source: io::Error },
+}
+
+fn repairing(error: &daos_server::Error) -> &'static str {
+    match error {
+        daos_server::Error::Engine(daos_types::Error::Damaged(_)) => {
+            "; `daos fs check --repair --embedded` with the store's directory mends what can be mended"
+        }
+        _ => "",
+    }
 }
 
 fn mending(store: &Path, error: &dfs::Error) -> String {

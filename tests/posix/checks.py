@@ -1491,6 +1491,8 @@ def privileges_fall_at_a_write_by_somebody_else():
     same("after chown by root", os.stat("f").st_mode & 0o7777, 0o755)
     os.chmod("f", 0o6755), os.chown("f", -1, -1)
     same("after chown to nobody else", os.stat("f").st_mode & 0o7777, 0o755)
+    os.chmod("f", 0o6755), as_user(lambda: refused(errno.EPERM, os.chown, "f", -1, -1))
+    same("after chown by a stranger", os.stat("f").st_mode & 0o7777, 0o6755)
     cap = bytes.fromhex("0100000200040000000000000000000000000000")
     os.setxattr("f", "security.capability", cap)
     os.write(os.open("f", os.O_WRONLY), b"z")

@@ -482,6 +482,9 @@ fn container(done: &str, answer: Answer) -> Result<Answered> {
     Ok(good(text, json_of(&container)?))
 }
 
+/// How the store's repair ends what it says of something that is gone (`engine/vos/src/repair.rs`).
+const LOST: &str = " is lost";
+
 /// The store's checker, then the filesystems' own, which believes nothing of it.
 fn check(store: &mut Store, repair: bool) -> Result<Answered> {
     let Mended { done, undone } = match repair {
@@ -529,7 +532,12 @@ fn check(store: &mut Store, repair: bool) -> Result<Answered> {
             report.findings.push(format!("{name}: and {} findings more", found.findings_more));
         }
     }
+    // What the store has lost nobody can mend, sound as the rest may be.
+    let has_lost = done.iter().any(|what| what.ends_with(LOST));
     let verdict = match report.findings.len() {
+        0 if has_lost => Text::line(
+            "the store and its filesystems are sound, without what is lost: files of the inodes that are named above may be empty or shorter; compare them with a backup",
+        ),
         0 => Text::line("the store and its filesystems are sound"),
         n => Text::line(format!("{n} findings:")),
     };
@@ -537,7 +545,8 @@ fn check(store: &mut Store, repair: bool) -> Result<Answered> {
         .findings
         .iter()
         .fold(text.and(verdict), |text, finding| text.and(Text::line(format!("  {finding}"))));
-    let status = if report.findings.is_empty() { status::DONE } else { status::DAMAGED };
+    let is_whole = report.findings.is_empty() && !has_lost;
+    let status = if is_whole { status::DONE } else { status::DAMAGED };
     let mut json = json_of(&report)?;
     json["filesystems"] = json_of(&filesystems)?;
     json["mended"] = done.into();

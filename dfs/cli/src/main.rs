@@ -35,11 +35,14 @@ fn main() -> ExitCode {
         Err(e) => e.exit(),
     };
     let as_json = line.global.json;
+    let repairs =
+        matches!(line.command, Command::Filesystem(Filesystem::Check { repair: true, .. }));
     match run(line) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             let (kind, code) = status::of_failure(&failure);
-            output::print_error(kind, &failure.message, code, as_json);
+            let message = format!("{}{}", failure.message, status::advice(&failure, repairs));
+            output::print_error(kind, &message, code, as_json);
             ExitCode::from(code)
         }
     }

@@ -29,6 +29,20 @@ pub fn of_failure(failure: &Failure) -> (&'static str, u8) {
     }
 }
 
+/// What to do about damage that a command cannot go on with, if its message does not say so; `repairs`: it was the repair.
+pub fn advice(failure: &Failure, repairs: bool) -> &'static str {
+    let is_told = ["--repair", "backup"].iter().any(|word| failure.message.contains(word));
+    match (failure.kind, repairs) {
+        (FailureKind::Damaged, false) if !is_told => {
+            "; `daos fs check --repair` mends what can be mended, of a store that is not mounted"
+        }
+        (FailureKind::Damaged, true) if !is_told => {
+            "; this cannot be mended: put a backup in its place"
+        }
+        _ => "",
+    }
+}
+
 /// As a failure, of an engine that could not be started.
 pub fn of_start(error: &ServerError) -> Failure {
     let kind = match error {

@@ -361,8 +361,15 @@ impl<F: Filesystem> Adapter<F> {
             Operation::GetAttr => self.attr(by, reply, async move { fs.getattr(ino).await }),
             Operation::Statx(_) => self.statx(ino, by, reply),
             Operation::SetAttr(asked) => {
-                let changes = changes(&asked);
-                self.attr(by, reply, async move { fs.setattr(ino, changes).await });
+                let (changes, uid) = (changes(&asked), header.uid);
+                self.attr(by, reply, async move {
+                    if takes_set_id_only(&changes, uid)
+                        && owner_of_set_id(&*fs, ino).await?.is_some_and(|owner| owner != uid)
+                    {
+                        return Err(Error::NotPermitted("the set-id bits are the owner's"));
+                    }
+                    fs.setattr(ino, changes).await
+                });
             }
             Operation::Readlink => self.data(reply, async move { fs.readlink(ino).await }),
             Operation::Symlink { name, target } => {
@@ -740,6 +747,21 @@ fn add<F: Filesystem>(
 /// only; root has it, as a rule, and others have not.
 fn kill_priv(header: &InHeader) -> bool {
     header.uid != 0
+}
+
+/// `chown(-1, -1)` of somebody but root, or what comes before his write. It takes set-id bits, so it is a chmod, and the kernel leaves it to us to
+/// say who may.
+fn takes_set_id_only(changes: &SetAttr, uid: u32) -> bool {
+    let nothing = SetAttr { kill_priv: changes.kill_priv, ..SetAttr::default() };
+    uid != 0 && *changes == nothing
+}
+
+/// Who alone may take the set-id bits of a file, if it has any: whoever may write to it takes them that way.
+async fn owner_of_set_id<F: Filesystem>(fs: &F, ino: Ino) -> Result<Option<u32>> {
+    let attr = fs.getattr(ino).await?;
+    let has = attr.mode & (libc::S_ISUID | libc::S_ISGID) != 0 && attr.kind == Kind::File;
+    let others_write = attr.mode & (libc::S_IWGRP | libc::S_IWOTH) != 0;
+    Ok((has && !others_write).then_some(attr.uid))
 }
 
 fn changes(asked: &abi::SetAttrIn) -> SetAttr {
