@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use daos_server::control::{Answer, Ask, Failure, FailureKind};
 use daos_server::{Door, EngineConfig, mounts};
@@ -299,7 +300,15 @@ fn who_cannot_see_a_snapshot_or_names_one_that_is_gone_is_told_so() {
             Ask::Filesystem { verb: "query".into(), arguments: json!({ "device": device }) };
         try_ask(&site, query)
     };
-    let refused = asked(device).unwrap_err();
+    // The daemon hears of the unmount when the kernel tells it, which may be after umount(8) has ended.
+    let until = Instant::now() + Duration::from_secs(10);
+    let refused = loop {
+        match asked(device) {
+            Err(refused) => break refused,
+            Ok(_) => assert!(Instant::now() < until, "it answers for what is not mounted any more"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
     assert_eq!(refused.kind, FailureKind::NotFound, "{refused}");
     let own = asked(mounts::at(&site.mnt()).unwrap().device).unwrap();
     let Answer::Filesystem(own) = own else { panic!() };
