@@ -97,11 +97,7 @@ pub(crate) fn sync(fd: i32, data_only: bool) -> Done {
     let answer = doors::ask(file.known.door, &ask.encode(), Again::May, |_| {}, |_, _| {})?;
     match answer {
         Answer::Done(_) => Some(Ok(0)),
-        Answer::Failed(errno) if errno != libc::EBADF as u32 => Some(Err(errno as i32)),
-        _ => {
-            file.leave(fd, Some(answer));
-            None
-        }
+        answer => file.undone(fd, Some(answer)),
     }
 }
 
@@ -198,6 +194,13 @@ impl File<'_> {
                 }
                 Some(Ok((now as usize).min(bytes)))
             }
+            answer => self.undone(fd, answer),
+        }
+    }
+
+    /// What a call comes to of which nothing was done. The kernel has the last word on what a descriptor is good for.
+    fn undone(&self, fd: i32, answer: Option<Answer>) -> Done {
+        match answer {
             Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => Some(Err(errno as i32)),
             Some(_) => {
                 self.leave(fd, answer);
@@ -258,15 +261,7 @@ impl File<'_> {
                 }
                 // What was done before is an answer; the next call meets the error again.
                 _ if done > 0 => break Some(Ok(done)),
-                // The kernel has the last word on what a descriptor is good for.
-                Some(Answer::Failed(errno)) if errno != libc::EBADF as u32 => {
-                    break Some(Err(errno as i32));
-                }
-                Some(_) => {
-                    self.leave(fd, answer);
-                    break None;
-                }
-                None => break None,
+                answer => break self.undone(fd, answer),
             }
         };
         let done = if let Some(Ok(done)) = outcome { done } else { 0 };

@@ -59,8 +59,8 @@ struct Door {
 /// Longer mountpoints are not used.
 const ROOT_BYTES: usize = 256;
 
-// SAFETY: `client` and `root` are written by the one thread that has moved the state to COMING, or to FOUND from EMPTY under
-// `SEARCHING`, and read by others only after they have seen THERE, or FOUND, which is stored after that.
+// SAFETY: `client` and `root` are written by the one thread that has moved the state to COMING, or to FOUND from EMPTY while
+// it is alone ([`alone`]), and read by others only after they have seen THERE, or FOUND, which is stored after that.
 unsafe impl Sync for Door {}
 
 static DOORS: [Door; DOORS_MAX] = [const {
@@ -77,8 +77,22 @@ static DOORS: [Door; DOORS_MAX] = [const {
     }
 }; DOORS_MAX];
 
-/// 0: the table of mounts has not been read; 1: somebody reads it; 2: it has been read.
-static SEARCHED: AtomicU32 = AtomicU32::new(0);
+/// How far the table of mounts has been read.
+static SEARCHED: AtomicU32 = AtomicU32::new(UNREAD);
+const UNREAD: u32 = 0;
+/// Somebody reads it, or adds a door; nobody else does meanwhile.
+const TAKEN: u32 = 1;
+const READ: u32 = 2;
+
+/// Does something to the doors, from this state of the table on; false: it is another, or somebody else does, maybe whom a signal has stopped.
+fn alone(from: u32, act: impl FnOnce()) -> bool {
+    let mine = SEARCHED.compare_exchange(from, TAKEN, AcqRel, Acquire).is_ok();
+    if mine {
+        act();
+        SEARCHED.store(READ, Release);
+    }
+    mine
+}
 /// 0: not known yet.
 static CPUS: AtomicU32 = AtomicU32::new(0);
 static PATIENCE: Patience = Patience::new();
@@ -109,7 +123,7 @@ fn identity_and_mode(fd: BorrowedFd<'_>) -> Option<((u64, u64), u32)> {
 pub(crate) fn door_of(device: u64) -> Option<usize> {
     are_found().then_some(())?;
     known(device).or_else(|| {
-        (is_new(device) && look_again()).then_some(())?;
+        (is_new(device) && alone(READ, search)).then_some(())?;
         known(device)
     })
 }
@@ -141,26 +155,7 @@ fn is_new(device: u64) -> bool {
 
 /// Whether the mounts that there are have been looked for; the first who asks looks.
 fn are_found() -> bool {
-    if SEARCHED.load(Acquire) == 2 {
-        return true;
-    }
-    if SEARCHED.compare_exchange(0, 1, AcqRel, Acquire).is_err() {
-        // Another thread does, or a signal came in between: this call is the kernel's.
-        return false;
-    }
-    search();
-    SEARCHED.store(2, Release);
-    true
-}
-
-/// False: somebody else does.
-fn look_again() -> bool {
-    let mine = SEARCHED.compare_exchange(2, 1, AcqRel, Acquire).is_ok();
-    if mine {
-        search();
-        SEARCHED.store(2, Release);
-    }
-    mine
+    SEARCHED.load(Acquire) == READ || alone(UNREAD, search)
 }
 
 /// Whether there is any mount of dfuse.
@@ -170,7 +165,7 @@ pub(crate) fn are_there() -> bool {
 
 /// This program has none, and finds none.
 pub(crate) fn stay_away() {
-    SEARCHED.store(2, Release);
+    SEARCHED.store(READ, Release);
     OTHERS.iter().for_each(|others| others.store(u64::MAX, Relaxed));
 }
 
@@ -292,18 +287,18 @@ impl Door {
 
     /// Nobody uses this client any more; the mount may be come to anew.
     fn lose(&self) {
-        let was = self.state.swap(CLOSED, AcqRel);
-        if was != THERE || SEARCHED.compare_exchange(2, 1, AcqRel, Acquire).is_err() {
+        if self.state.swap(CLOSED, AcqRel) != THERE {
             return;
         }
-        if let Some(free) = DOORS.iter().find(|door| door.state.load(Acquire) == EMPTY) {
-            // SAFETY: nobody writes it after FOUND, and only the thread that searches writes to an empty one (see `Sync`).
+        alone(READ, || {
+            let is_free = |door: &&Self| door.state.load(Acquire) == EMPTY;
+            let Some(free) = DOORS.iter().find(is_free) else { return };
+            // SAFETY: nobody writes it after FOUND, and only who is alone writes to an empty one (see `Sync`).
             unsafe { *free.root.get() = *self.root.get() };
             free.number.store(self.number.load(Relaxed), Relaxed);
             free.device.store(self.device.load(Relaxed), Relaxed);
             free.state.store(FOUND, Release);
-        }
-        SEARCHED.store(2, Release);
+        });
     }
 
     fn is_there(&self) -> bool {

@@ -44,11 +44,10 @@ pub(crate) fn ask(
     more: [&[u8]; 2],
     get: impl FnOnce(&Slot<'_>, usize),
 ) -> Done {
-    let right = match what {
-        Of::Stat | Of::GetXattr { .. } | Of::ListXattr { .. } => Right::Look,
-        Of::SetAttr | Of::SetXattr { .. } | Of::RemoveXattr { .. } => Right::Change,
+    let (right, again) = match what.changes() {
+        true => (Right::Change, Again::MayNot),
+        false => (Right::Look, Again::May),
     };
-    let again = if right == Right::Look { Again::May } else { Again::MayNot };
     let directory = entered(parent, right)?;
     let door = parent.door()?;
     let asked = OfInode { what, thread: thread(), at: parent.named(), follows };

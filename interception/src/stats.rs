@@ -40,7 +40,7 @@ static CREDIT: AtomicI32 = AtomicI32::new(REGRET);
 static LAST: AtomicU64 = AtomicU64::new(0);
 /// Each name is looked at.
 static LOOKS: AtomicBool = AtomicBool::new(false);
-/// Such names in a row.
+/// Names in a row that the kernel knows, or that are elsewhere.
 static OTHERS: AtomicU32 = AtomicU32::new(0);
 static ANSWERED: [AtomicU8; NAMES / 8] = [const { AtomicU8::new(0) }; NAMES / 8];
 static ANSWERED_BITS: AtomicU32 = AtomicU32::new(0);

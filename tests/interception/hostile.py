@@ -89,6 +89,9 @@ class Attacker:
     def put(self, at, data):
         self.memory[at:at + len(data)] = data
 
+    def data_at(self, slot):
+        return PAGE + -(-self.slots * SLOT_BYTES // PAGE) * PAGE + slot * DATA_BYTES
+
     def ask(self):
         """A request, mostly of a kind that there is, of which any part may be wrong."""
         chance, slot = self.chance, self.chance.randrange(self.slots)
@@ -114,11 +117,10 @@ class Attacker:
         directories = [os.stat(path).st_ino for path in (self.path + ".d", os.path.dirname(self.path), os.path.join(os.path.dirname(self.path), "victim"))]
         if chance.random() < 0.2:  # An xattr, of which any part may be wrong.
             name, xattr = chance.choice([b"a", b"kept", b"..", b"."]), chance.choice([b"user.a", b"user.a\0\0b", b"user.", b"trusted.x", b"user.daos", b"user." + b"x" * 300])
-            self.put(PAGE + -(-self.slots * SLOT_BYTES // PAGE) * PAGE + slot * DATA_BYTES, name + xattr + b"value")
+            self.put(self.data_at(slot), name + xattr + b"value")
             return struct.pack("<IIIIHHIQQ", 27, 0, 5, 0, len(name), len(xattr), 0, os.stat(self.path + ".d").st_ino, 0)
         names = [chance.choice([b"a", b"b", b"kept", b"..", b".", b"a/b", b"a\0b", b"x" * 255, b"x" * 300, b"../victim/kept", b""]) for _ in range(2)]
-        data = PAGE + -(-self.slots * SLOT_BYTES // PAGE) * PAGE + slot * DATA_BYTES
-        self.put(data, b"".join(names))
+        self.put(self.data_at(slot), b"".join(names))
         lengths = [len(name) if chance.random() < 0.95 else chance.getrandbits(16) for name in names]
         if chance.random() < 0.1:
             token = chance.randbytes(16)

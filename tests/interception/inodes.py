@@ -104,13 +104,7 @@ class Inodes:
             "        out.append(code(os.utime, f, ns=(5, 6))); out.append(code(os.utime, f)); out.append(code(os.utime, f, (7, 8), follow_symlinks=False))\n"
             "    print(n, *out, *[os.lstat(p + '/' + x).st_mtime_ns if x == 'link' else oct(os.lstat(p + '/' + x).st_mode) for x in ('file', 'dir', 'link')], sep='|')\n"
         )
-        outputs, before = [], self.calls()
-        for sub in "ab":
-            env = {**os.environ, **({"LD_PRELOAD": LIBRARY} if sub == "a" else {})}
-            done = subprocess.run(["python3", "-c", script, sub], env=env, capture_output=True, text=True, timeout=120)
-            need(done.returncode == 0, done.stderr)
-            outputs.append(done.stdout.splitlines())
-        used = self.calls() - before
+        outputs, used = self.names.both_ways(script)
         differ = lambda one, other: [(n, *both) for n, both in enumerate(zip(one, other)) if both[0] != both[1]]
         wrong = [(cases[n], differ(mine.split("|"), kernels.split("|"))) for n, (mine, kernels) in enumerate(zip(*outputs)) if mine != kernels]
         need(not wrong and len(outputs[0]) == len(cases), f"not as without: {wrong[:5]}")

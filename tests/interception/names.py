@@ -50,6 +50,16 @@ class Names:
         need(self.calls() - before == calls, f"{text}: {self.calls() - before} calls of the door, not {calls}")
         return value
 
+    def both_ways(self, script):
+        """The lines that a script prints under the library, given `a`, and without it, given `b`; and the calls at the door."""
+        outputs, before = [], self.calls()
+        for sub in "ab":
+            env = {**os.environ, **({"LD_PRELOAD": LIBRARY} if sub == "a" else {})}
+            done = subprocess.run(["python3", "-c", script, sub], env=env, capture_output=True, text=True, timeout=120)
+            need(done.returncode == 0, done.stderr)
+            outputs.append(done.stdout.splitlines())
+        return outputs, self.calls() - before
+
     def seen(self):
         """What one changes, others see at once, whatever the kernel kept: names that were there, and names that were not."""
         d = self.directory()
@@ -203,14 +213,7 @@ class Names:
             "    s = [os.lstat(p + x) for x in ('/new', '/link') if os.path.lexists(p + x)]\n"
             "    print(n, *out, *[(oct(x.st_mode), x.st_uid, x.st_gid) for x in s])\n"
         )
-        before = self.calls()
-        outputs = []
-        for sub in "ab":
-            env = {**os.environ, **({"LD_PRELOAD": LIBRARY} if sub == "a" else {})}
-            done = subprocess.run(["python3", "-c", script, sub], env=env, capture_output=True, text=True, timeout=120)
-            need(done.returncode == 0, done.stderr)
-            outputs.append(done.stdout.splitlines())
-        used = self.calls() - before
+        outputs, used = self.both_ways(script)
         wrong = [(cases[n], *both) for n, both in enumerate(zip(*outputs)) if both[0] != both[1]]
         need(not wrong and len(outputs[0]) == len(cases), f"not as without: {wrong[:3]}")
         need(used > len(cases), f"only {used} calls came to the door")

@@ -118,11 +118,7 @@ impl Asked {
 
 /// In the directory.
 fn right(what: Of) -> Right {
-    match what {
-        Of::Stat | Of::GetXattr { .. } | Of::ListXattr { .. } => Right::Search,
-        // By a mount that may be written to, which only who may change it has shown.
-        Of::SetAttr | Of::SetXattr { .. } | Of::RemoveXattr { .. } => Right::Change,
-    }
+    if what.changes() { Right::Change } else { Right::Search }
 }
 
 /// `changed`: what it has changed; also when that has failed, because what such a call has done is not known.

@@ -50,6 +50,17 @@ const FOLLOWS: u32 = 1;
 const CREATE: u32 = 2;
 const REPLACE: u32 = 4;
 
+impl Of {
+    /// Whether the directory is to be entered to change it, by a mount that may be written to; else to look.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Stat | Self::GetXattr { .. } | Self::ListXattr { .. } => false,
+            Self::SetAttr | Self::SetXattr { .. } | Self::RemoveXattr { .. } => true,
+        }
+    }
+}
+
 impl OfInode {
     pub(super) fn encode(&self) -> [u8; CALL_BYTES] {
         let (kind, flags, name, bytes) = match self.what {
