@@ -564,6 +564,7 @@ hooks! {
         let answered = looked_at(path).filter(|_| known).and_then(|path| stats::stat(Path::at(dir, &path, path_flags)?));
         match answered {
             Some(Ok(answered)) => {
+                // SAFETY: as statx(2) has it: there is room for one where `to` points.
                 unsafe { to.write(statx_of(&answered, asked)) };
                 0
             }
